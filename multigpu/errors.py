@@ -1,4 +1,6 @@
-"""What can go wrong in a way the operator can act on. Anything else is a bug and keeps its traceback.
+"""What can go wrong in a way the operator can act on.
+
+Anything else is a bug and keeps its traceback.
 
     MultigpuError
      +-- CaptureError      what a host printed cannot be read as a captured machine

@@ -99,7 +99,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class GpuPair:
-    """One unordered pair, `a < b`. `nvlinks` is the number of NVLink links, 0 when there are none."""
+    """One unordered pair, `a < b`. `nvlinks` counts NVLink links, 0 when there are none."""
 
     a: int
     b: int
@@ -120,7 +120,7 @@ class Mix(StrEnum):
 
 @dataclass(frozen=True)
 class UnitState:
-    """A systemd unit of ours (`systemctl show`). `revision` is what the *running* process carries."""
+    """A systemd unit of ours (`systemctl show`). `revision` is the one its process carries."""
 
     name: str
     load_state: str | None = None

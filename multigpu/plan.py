@@ -152,7 +152,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Reason:
-    """One rule that spoke. `rule` is a stable kebab-case id; `hint` says what to do, if anything."""
+    """One rule that spoke. `rule` is a stable kebab-case id; `hint` says what to do."""
 
     rule: str
     found: str
@@ -162,7 +162,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to serve. `gpus` are NVML indices in device order; `layers` and `memory` align with it.
+    """One way to serve. `gpus` are NVML indices in device order; `layers`, `memory` align with it.
 
     `layers` counts blocks per pipeline stage (vLLM) or llama.cpp units per card (the output layer
     counted on the last card), None when the strategy does not split by layer. `kv_tokens` is the
