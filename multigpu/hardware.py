@@ -43,13 +43,22 @@ class P2p(StrEnum):
 
 @dataclass(frozen=True)
 class PcieLink:
-    """One GPU's link. `limited_at` is the PCI address of the narrowest hop above the card."""
+    """One GPU's link. `limited_at` is the PCI address of the narrowest hop above the card.
+
+    `limited_at_width_max` is what that hop could carry: fewer lanes than the card means a slot
+    wired that way, as many mean a link that trained down (riser, seating, bifurcation).
+    `width_path` is the narrowest width between the card and the CPU, which a switch or a chipset
+    can make smaller than `width_current`; `behind_chipset` is True when the way leads through one.
+    """
 
     gen_current: int | None = None
     gen_max: int | None = None
     width_current: int | None = None
     width_max: int | None = None
     limited_at: str | None = None
+    limited_at_width_max: int | None = None
+    width_path: int | None = None
+    behind_chipset: bool = False
 
     @property
     def narrowed(self) -> bool:
@@ -99,13 +108,17 @@ class Gpu:
 
 @dataclass(frozen=True)
 class GpuPair:
-    """One unordered pair, `a < b`. `nvlinks` counts NVLink links, 0 when there are none."""
+    """One unordered pair, `a < b`. `nvlinks` counts NVLink links, 0 when there are none.
+
+    `nvlink_gb_s` is the rate of these links together in one direction (`nvidia-smi nvlink -s`).
+    """
 
     a: int
     b: int
     path: Path | None = None
     nvlinks: int | None = None
     p2p_read: P2p | None = None
+    nvlink_gb_s: float | None = None
 
 
 class Mix(StrEnum):
@@ -136,13 +149,17 @@ class UnitState:
 
 @dataclass(frozen=True)
 class ManagedFile:
-    """A file of ours on the host, by content. `sha256` is None when the file could not be read."""
+    """A file of ours on the host, by content. `sha256` is None when the file could not be read.
+
+    `content` is kept only for the stamps that say which runtime is installed.
+    """
 
     path: str
     sha256: str | None
     size_bytes: int | None = None
     mode: str | None = None
     owner: str | None = None
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +168,8 @@ class Host:
 
     `problems` lists, one sentence each, what the probe could not see and why. `simulated` is True
     when a tool on the host says that its GPUs are simulated; every screen repeats it.
+    `virtualization` is the word of systemd-detect-virt, "none" on bare metal. `iommu` is off,
+    passthrough or translating. `disk_free_mib` is that of /var/lib, where models go.
     """
 
     name: str
