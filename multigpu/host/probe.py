@@ -205,6 +205,21 @@ def show_units(root: str, seconds: float) -> Dict[str, Any]:
     return run_tool(argv, seconds)
 
 
+def single_cards(tools: Dict[str, Any], devices: Any, limit: float) -> Parts:
+    """One query per card, for when nvidia-smi refuses to speak of any because one has no handle."""
+    record = tools.get(COMMANDS[0][0], {})
+    said = "\n".join(record.get("stdout", []) + record.get("stderr", []))
+    if "</nvidia_smi_log>" in said or "device handle" not in said:
+        return {}
+    cards = [
+        device["address"]
+        for device in devices or []
+        if device["vendor"] == "0x10de" and (device["class"] or "").startswith(GPU_CLASSES)
+    ]
+    commands = [f"{COMMANDS[0][0]} -i {address}" for address in cards]
+    return {command: functools.partial(run_tool, command.split(), limit) for command in commands}
+
+
 # --- files, PCI, system ----------------------------------------------------------------------
 
 
@@ -356,8 +371,9 @@ def read_paths(root: str, paths: Sequence[str]) -> Dict[str, Optional[Dict[str, 
 
 def read_cgroups(tools: Dict[str, Any]) -> Dict[str, Optional[str]]:
     """cgroup of each process that nvidia-smi lists; it names the systemd unit."""
-    lines = tools.get(COMMANDS[0][0], {}).get("stdout", [])
-    pids = sorted(set(re.findall(r"<pid>(\d{1,9})</pid>", "\n".join(lines))), key=int)
+    queries = [run for command, run in tools.items() if command.startswith(COMMANDS[0][0])]
+    printed = "\n".join(line for run in queries for line in run.get("stdout", []))
+    pids = sorted(set(re.findall(r"<pid>(\d{1,9})</pid>", printed)), key=int)
     return {pid: read_text(f"/proc/{pid}/cgroup") for pid in pids}
 
 
@@ -423,7 +439,10 @@ def capture(root: str, paths: Sequence[str], limit: float) -> Dict[str, Any]:
     }
     first, late = gather({**tools, **rooms}, deadline)
     ran = {name: first.get(name, tool_record(None, b"", b"", limit, True)) for name in tools}
-    second, later = gather(
+    cards = single_cards(ran, first.get("pci"), min(TOOL_S, limit))
+    extra, slow = gather(cards, deadline)
+    ran.update(extra)
+    second, last = gather(
         {"processes": lambda: read_cgroups(ran), "revisions": lambda: read_revisions(ran)},
         max(deadline, time.monotonic() + 1.0),
     )
@@ -433,7 +452,7 @@ def capture(root: str, paths: Sequence[str], limit: float) -> Dict[str, Any]:
         "tools": ran,
         **{name: first.get(name) for name in rooms},
         **second,
-        "incomplete": late + later,
+        "incomplete": late + slow + last,
         "end": END,
     }
 
