@@ -45,6 +45,7 @@ class LayerCache:
     `kind`: full | sliding | mla | state | none. For full and sliding, one token takes
     `2 * num_key_value_heads * head_dim` elements; for mla `elements` (kv_lora_rank +
     qk_rope_head_dim, not divided by tensor parallel); for state `elements` per sequence.
+    `element_bytes` is None where the cache has the type of the KV cache (2 unless it is quantized).
     """
 
     kind: str = "full"
@@ -52,6 +53,7 @@ class LayerCache:
     head_dim: int = 0
     window: int | None = None
     elements: int = 0
+    element_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class ModelSpec:
     embedding_mib: float
     output_mib: float
     num_experts: int | None = None
+    num_experts_per_tok: int | None = None
     moe_intermediate_size: int | None = None
     group_size: int | None = None
     tie_word_embeddings: bool = False
@@ -166,7 +169,8 @@ class Candidate:
 
     `layers` counts blocks per pipeline stage (vLLM) or llama.cpp units per card (the output layer
     counted on the last card), None when the strategy does not split by layer. `kv_tokens` is the
-    predicted capacity of one engine's KV cache.
+    predicted capacity of one engine's KV cache. `gpu_memory_utilization` is vLLM's one fraction for
+    all cards, None where the runtime has no such setting.
     """
 
     runtime: str
@@ -178,6 +182,7 @@ class Candidate:
     layers: tuple[int, ...] | None = None
     memory: tuple[Memory, ...] = ()
     kv_tokens: int | None = None
+    gpu_memory_utilization: float | None = None
 
 
 @dataclass(frozen=True)
