@@ -219,7 +219,7 @@ def experts(c: ConfigJson) -> int | None:
 
 
 def expert_size(c: ConfigJson) -> int:
-    """`moe_intermediate_size`, or `intermediate_size`, which is per expert in Mixtral and gpt-oss."""
+    """`moe_intermediate_size`; else `intermediate_size`, per expert in Mixtral and gpt-oss."""
     return c.positive("moe_intermediate_size", "intermediate_size")
 
 

@@ -30,12 +30,18 @@ SCHEME_BYTES = {
 
 MARLIN = frozenset({"awq", "gptq", "w4a16", "w8a16"})
 
-MODELOPT = {"FP8": "fp8", "FP8_PB_WO": "fp8", "NVFP4": "nvfp4", "W4A16_AWQ": "awq"}
+MODELOPT = {
+    "FP8": "fp8",
+    "FP8_PB_WO": "fp8",
+    "NVFP4": "nvfp4",
+    "W4A16_NVFP4": "nvfp4",
+    "W4A16_AWQ": "awq",
+}
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """One checkpoint's quantization. `ignored` are the module patterns left at the model's dtype."""
+    """One checkpoint's quantization. `ignored` are module patterns left at the model's dtype."""
 
     scheme: str
     group_size: int | None = None
@@ -99,18 +105,17 @@ def _from_modelopt(quant_config: Mapping[str, Any]) -> Quantization | None:
         return _from_mixed(q, ignored)
     if algo not in MODELOPT:
         raise ModelError(f"ModelOpt algorithm {algo!r} is not known: use FP8 or NVFP4")
-    return Quantization(MODELOPT[algo], 16 if algo == "NVFP4" else group, ignored)
+    return Quantization(MODELOPT[algo], 16 if "NVFP4" in algo else group, ignored)
 
 
 def _from_mixed(q: Mapping[str, Any], ignored: tuple[str, ...]) -> Quantization:
     """The narrowest of the per-layer algorithms decides what the card must be able to do."""
     layers = q.get("quantized_layers")
-    algos = (
-        {str(v.get("quant_algo")) for v in layers.values()}
-        if isinstance(layers, Mapping)
-        else {"NVFP4"}
-    )
-    return Quantization("nvfp4", 16, ignored) if "NVFP4" in algos else Quantization("fp8", None)
+    named = layers.values() if isinstance(layers, Mapping) else ()
+    schemes = {MODELOPT.get(str(v.get("quant_algo"))) for v in named if isinstance(v, Mapping)}
+    if schemes == {"fp8"}:
+        return Quantization("fp8", None, ignored)
+    return Quantization("nvfp4", 16, ignored)
 
 
 def _from_compressed_tensors(q: Mapping[str, Any], ignored: tuple[str, ...]) -> Quantization:
