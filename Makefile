@@ -1,0 +1,57 @@
+# Targets a person can guess. Everything runs in .venv, made from the hashed lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo rehearsal lab lab-down test unit lint types format locks flags wheel clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/ready  ## the virtual environment, from the hashed lock
+
+$(VENV)/ready: requirements.txt pyproject.toml
+	@echo "setting up $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: setup  ## plans of the rehearsal machines, then two lab hosts served and verified
+	@$(BIN)/python scripts/demo.py
+
+rehearsal: setup  ## plans and files for captured machines, no host needed
+	@$(BIN)/pyinfra inventories/rehearsal.py deploys/serve.py -y
+
+lab: setup  ## two real systemd hosts with simulated GPUs (root)
+	@$(BIN)/python tests/lab/lab.py up matched mixed
+
+lab-down: setup  ## remove the lab without a trace
+	@$(BIN)/python tests/lab/lab.py down
+
+test: setup lint types  ## everything; the lab where it can run
+	@$(BIN)/python -m pytest --durations=15
+
+unit: setup  ## the fast tier
+	@$(BIN)/python -m pytest -m "not lab and not gpu and not online"
+
+lint: setup  ## style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup  ## mypy, strict
+	@$(BIN)/mypy
+
+format: setup  ## let ruff rewrite
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+locks:  ## renew requirements.txt and templates/requirements/ (needs uv)
+	scripts/make_locks.sh
+
+wheel: setup  ## build and cache the llama.cpp wheel for the lab
+	@$(BIN)/python scripts/build_llama_wheel.py
+
+clean:  ## everything made here, but for the cache
+	rm -rf $(VENV) build dist rehearsal captures .mypy_cache .pytest_cache .ruff_cache .hypothesis
