@@ -81,7 +81,7 @@ def host(captured: dict[str, object], name: str) -> Host:
         cuda=cards.cuda,
         units=units.read_units(tool(tools, UNITS).stdout, captured.get("revisions")),
         files=units.read_files(captured.get("managed"), captured.get("paths")),
-        simulated=cards.simulated,
+        simulated=cards.simulated or captured.get("simulated") is True,
         problems=(*cards.problems, *_blind_spots(captured, tools, system, cards)),
         **facts,
     )

@@ -135,7 +135,7 @@ def _short(query: Tool) -> str:
     """Why there is no list of cards, in a few words."""
     if query.missing:
         return "nvidia-smi is not installed"
-    return "nvidia-smi timed out" if query.timed_out else query.said
+    return "nvidia-smi timed out" if query.timed_out else query.said.split(". ")[0]
 
 
 def _fill_indices(numbered: Iterable[Gpu], unlisted: tuple[Gpu, ...]) -> Iterable[Gpu]:

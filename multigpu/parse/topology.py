@@ -107,7 +107,7 @@ def _pair(
         path=_path(cell) or _path(pcie),
         nvlinks=nvlinks,
         p2p_read=P2p(grant) if grant in set(P2p) else None,
-        nvlink_gb_s=nvlinks * min(rates) if nvlinks and rates else None,
+        nvlink_gb_s=round(nvlinks * min(rates), 1) if nvlinks and rates else None,
     )
 
 
