@@ -33,6 +33,7 @@ class Caution:
     found: str
     costs: str | None = None
     do: str | None = None
+    needed: str | None = None
     gpus: tuple[int, ...] = ()
 
 
@@ -54,31 +55,34 @@ def _problems(host: Host) -> Iterator[Caution]:
     for problem in host.problems:
         found, _, rest = problem.partition("; needed: ")
         needed, _, do = rest.partition("; do: ")
-        costs = f"no plan without it; needed: {needed}" if needed else None
-        yield Caution("capture-problem", found, costs, do or None)
+        yield Caution("capture-problem", found, do=do or None, needed=needed or None)
 
 
 def _unusable(host: Host) -> Iterator[Caution]:
     """Cards with an error, one warning per error."""
     for error in dict.fromkeys(gpu.error for gpu in host.gpus if gpu.error is not None):
         same = tuple(gpu for gpu in host.gpus if gpu.error == error)
+        if host.problems and (error or "").startswith("the driver does not answer"):
+            continue
         indices = tuple(gpu.index for gpu in same)
-        found = f"{names(indices)} cannot be used: {error}"
-        costs = "the planner counts on the other cards only"
-        yield Caution("gpu-unusable", found, costs, _cure(same[0]), indices)
+        yield Caution(
+            "gpu-unusable",
+            f"{names(indices)} cannot be used: {error}",
+            "the planner counts on the other cards only" if host.usable else "no card is left",
+            _cure(same[0]),
+            gpus=indices,
+        )
 
 
 def _cure(gpu: Gpu) -> str | None:
     error = gpu.error or ""
     if gpu.vendor is not Vendor.NVIDIA:
         return None
-    if "does not answer" in error:
-        return "make `nvidia-smi` work on the host first"
     if "bound to" in error:
         return "leave it to its guest, or bind it to nvidia again (driverctl unset-override)"
     return (
-        f"look for Xid lines of {gpu.pci_bus_id or 'this card'} in `journalctl -k`; reboot; when it "
-        "comes back lost: power cables, riser, another slot"
+        f"look for Xid lines of {gpu.pci_bus_id or 'this card'} in `journalctl -k`; reboot; when "
+        "it comes back lost: power cables, riser, another slot"
     )
 
 
@@ -90,7 +94,7 @@ def _mig(host: Host) -> Iterator[Caution]:
             f"{names(cut)} {'is' if len(cut) == 1 else 'are'} cut into MIG slices",
             "slices have no NVLink and no P2P: the card stays out of every plan",
             f"`nvidia-smi -i {','.join(map(str, cut))} -mig 0` gives it back as a whole",
-            cut,
+            gpus=cut,
         )
 
 
@@ -108,7 +112,7 @@ def _lanes(host: Host) -> Iterator[Caution]:
             f"GPU {gpu.index} runs on {lanes} of {link.width_max} lanes{_limited(gpu)}",
             _lanes_cost(lanes, link.width_max),
             _lanes_cure(gpu),
-            (gpu.index,),
+            gpus=(gpu.index,),
         )
 
 
@@ -152,7 +156,7 @@ def _power(host: Host) -> Iterator[Caution]:
             "prefill and large batches; a split model runs at the pace of its slowest card",
             f"keep it if heat or the power supply ask for it, else `nvidia-smi -i {gpu.index} "
             f"-pl {default:.0f}`",
-            (gpu.index,),
+            gpus=(gpu.index,),
         )
 
 
@@ -167,7 +171,7 @@ def _tenants(host: Host) -> Iterator[Caution]:
                 f"GPU {gpu.index}: other processes hold {held} MiB: {_listed(others)}",
                 "this much less for weights and KV cache",
                 _evict(others),
-                (gpu.index,),
+                gpus=(gpu.index,),
             )
         elif not gpu.processes and _unnamed(gpu) >= TENANT_MIB:
             yield Caution(
@@ -176,7 +180,7 @@ def _tenants(host: Host) -> Iterator[Caution]:
                 "does not name",
                 "this much less for weights and KV cache",
                 "run the survey as root; a container's processes show on its host only",
-                (gpu.index,),
+                gpus=(gpu.index,),
             )
 
 
@@ -225,7 +229,7 @@ def _peer_access(host: Host) -> Iterator[Caution]:
             "what these cards send each other goes through host memory: tensor parallel pays that "
             "in every layer, a layer split hardly",
             _peer_cure(verdict, host, among),
-            among,
+            gpus=among,
         )
 
 

@@ -121,7 +121,7 @@ def _why_unlisted(
     device: pci.Device, listed: nvidia.Query, query: Tool, refused: dict[str, str]
 ) -> str:
     if pci.VENDORS[device.vendor or ""] is Vendor.AMD:
-        return "AMD cards are seen on PCI only: nothing is read from ROCm, so no plan can use it"
+        return "AMD cards are read from PCI only, and no plan uses them yet"
     if device.address in refused:
         return f"the driver has no handle of it: {refused[device.address]}"
     if device.driver not in ("nvidia", None):
@@ -178,7 +178,7 @@ def _problems(query: Tool, listed: nvidia.Query, on_bus: tuple[pci.Device, ...])
             f"nvidia-smi gave no answer within {after}; needed: a driver that answers; do: look "
             "for NVRM Xid lines in `journalctl -k`, then reboot"
         )
-    elif not query.missing and not query.ok:
+    elif not query.missing and not query.ok and not _asked_singly(query, listed):
         ended = "could not be started" if query.rc is None else f"ended with status {query.rc}"
         yield (
             f'nvidia-smi {ended}: "{query.said}"; needed: a driver that answers; do: {_cure(query)}'
@@ -188,6 +188,14 @@ def _problems(query: Tool, listed: nvidia.Query, on_bus: tuple[pci.Device, ...])
             "nvidia-smi -q -x printed no whole document; needed: its XML; do: run it on the host "
             "and look at its end"
         )
+
+
+def _asked_singly(query: Tool, listed: nvidia.Query) -> bool:
+    """One card without a handle ended the whole query, and the others answered when asked alone.
+
+    The row of that card says it then.
+    """
+    return bool(listed.gpus) and "device handle" in query.stdout + query.stderr
 
 
 def _cure(query: Tool) -> str:
