@@ -133,7 +133,10 @@ class Mix(StrEnum):
 
 @dataclass(frozen=True)
 class UnitState:
-    """A systemd unit of ours (`systemctl show`). `revision` is the one its process carries."""
+    """A systemd unit of ours (`systemctl show`). `revision` is the one its process carries.
+
+    `started_at` is the Unix time at which the main process started.
+    """
 
     name: str
     load_state: str | None = None
@@ -145,13 +148,15 @@ class UnitState:
     need_daemon_reload: bool | None = None
     unit_file_state: str | None = None
     revision: str | None = None
+    started_at: float | None = None
 
 
 @dataclass(frozen=True)
 class ManagedFile:
     """A file of ours on the host, by content. `sha256` is None when the file could not be read.
 
-    `content` is kept only for the stamps that say which runtime is installed.
+    `content` is kept only for the stamps that say which runtime is installed; `modified_at` is the
+    Unix time of the last change of content (mtime).
     """
 
     path: str
@@ -160,6 +165,7 @@ class ManagedFile:
     mode: str | None = None
     owner: str | None = None
     content: str | None = None
+    modified_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,8 @@ class Host:
     `problems` lists, one sentence each, what the probe could not see and why. `simulated` is True
     when a tool on the host says that its GPUs are simulated; every screen repeats it.
     `virtualization` is the word of systemd-detect-virt, "none" on bare metal. `iommu` is off,
-    passthrough or translating. `disk_free_mib` is that of /var/lib, where models go.
+    passthrough or translating. `disk_free_mib` is that of /var/lib, where models go. `paths` are
+    those that the probe was asked for and found, directories too, without their content.
     """
 
     name: str
@@ -193,6 +200,7 @@ class Host:
     systemd: int | None = None
     units: tuple[UnitState, ...] = ()
     files: tuple[ManagedFile, ...] = ()
+    paths: tuple[ManagedFile, ...] = ()
     simulated: bool = False
     problems: tuple[str, ...] = ()
 
