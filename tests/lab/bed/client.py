@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import cluster, faults, hosts, network
 from .hosts import LabHost
@@ -43,6 +45,12 @@ class Lab:
     ) -> Done:
         """Run a shell command on a host as the operator. With `check`, AssertionError on failure."""
         return self._run(hosts.ssh(self.settings, self.host(host).name, command), check, timeout)
+
+    def put(self, host: str, source: Path, target: str) -> None:
+        """Copy a file onto a host, owned by the operator."""
+        with source.open("rb") as file:
+            argv = hosts.ssh(self.settings, self.host(host).name, f"cat > {shlex.quote(target)}")
+            subprocess.run(argv, stdin=file, check=True, env=environment())
 
     def exec(self, *argv: str, check: bool = False, timeout: float = TIMEOUT_SECONDS) -> Done:
         """Run a command on the controller's side, where the hosts can be reached, in the checkout."""

@@ -1,0 +1,50 @@
+"""The `lab` fixture: two hosts with simulated GPUs for the whole test session.
+
+A lab that is up already is used and left up; otherwise the last session that uses it takes it down.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from typing import TextIO
+
+import pytest
+from bed import cluster
+from bed.client import Lab
+from bed.settings import LabNotPossible, Settings
+
+MACHINES = ["matched", "mixed"]
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """Hosts `matched` and `mixed`, up. Skips with the reason where the lab is not possible."""
+    settings = Settings()
+    settings.cache.mkdir(parents=True, exist_ok=True)
+    with (settings.cache / f".{settings.prefix}.users").open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield bring_up(settings)
+        except LabNotPossible as error:
+            pytest.skip(f"lab not possible here: {error}")
+        finally:
+            take_down_when_last(settings, users)
+
+
+def bring_up(settings: Settings) -> Lab:
+    running = {row.name for row in cluster.read_hosts(settings)}
+    if not running >= set(MACHINES):
+        cluster.up(settings, MACHINES)
+        (settings.state / "for-tests").touch()
+    return Lab.running(settings)
+
+
+def take_down_when_last(settings: Settings, users: TextIO) -> None:
+    """Only a lab that tests brought up, and only when no other session holds it."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    if (settings.state / "for-tests").exists():
+        cluster.down(settings)
