@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import combinations
 
-from multigpu.cautions import MEANING, Caution, warnings
+from multigpu.cautions import MEANING, TENANT_MIB, Caution, warnings
 from multigpu.hardware import Gpu, GpuPair, Host, Mix, P2p, mix
 from multigpu.parse.system import is_container, is_virtual_machine
 
@@ -271,12 +271,18 @@ def _wrapped(lead: str, text: str) -> list[str]:
 
 
 def _all_well(host: Host) -> str:
-    """The sentence of a healthy machine: it names what was looked at."""
-    checked = ["every card answers", "all lanes are up", "power limits at default"]
-    checked += ["no other process holds VRAM"]
-    pairs = [host.pair(a.index, b.index) for a, b in combinations(host.usable, 2)]
-    if pairs and all(pair and pair.p2p_read is P2p.OK for pair in pairs):
-        checked.append("P2P granted")
-    if is_virtual_machine(host.virtualization):
-        checked.remove("all lanes are up")
-    return ", ".join(checked)
+    """The sentence of a healthy machine: only what was really looked at."""
+    gpus = host.usable
+    pairs = [host.pair(a.index, b.index) for a, b in combinations(gpus, 2)]
+    ports = not is_virtual_machine(host.virtualization)
+    checked = [
+        ("every card answers", bool(gpus)),
+        ("all lanes are up", ports and all(g.pcie.width_current is not None for g in gpus)),
+        ("power limits at default", all(g.power_limit_default_w is not None for g in gpus)),
+        (f"no other process holds {TENANT_MIB} MiB of VRAM", bool(gpus)),
+        (
+            "P2P granted (a grant, not yet a proof)",
+            bool(pairs) and all(pair and pair.p2p_read is P2p.OK for pair in pairs),
+        ),
+    ]
+    return ", ".join(words for words, looked_at in checked if looked_at) or "nothing to mind"

@@ -12,9 +12,10 @@ Nothing is judged here. The document:
     disks      mount point -> free bytes
     pci        GPUs and every port above them: link, class, NUMA node, driver
     processes  pid of every process that holds VRAM -> its cgroup
-    revisions  MainPID of every unit of ours -> MULTIGPU_REVISION of its environment
-    managed    files of ours: sha256, size, mode, owner; content only for stamps of runtimes
-    paths      the asked paths -> size and mode, null when there is nothing
+    main_processes  MainPID of every unit of ours -> MULTIGPU_REVISION of its environment, and the
+               Unix time at which it started
+    managed    files of ours: sha256, size, mode, owner, mtime; content only for stamps of runtimes
+    paths      the asked paths -> size, mode, owner, mtime, null when there is nothing
     incomplete names of the parts that did not answer in time
     end        the end marker: without it the document was cut
 
@@ -338,7 +339,7 @@ def sha256_of(path: str) -> Optional[str]:
 
 
 def path_state(path: str) -> Dict[str, Any]:
-    """Size, permission bits and owner; empty when there is nothing."""
+    """Size, permission bits, owner and change of content; empty when there is nothing."""
     try:
         state = os.stat(path)
     except OSError:
@@ -347,6 +348,7 @@ def path_state(path: str) -> Dict[str, Any]:
         "size": state.st_size,
         "mode": f"{stat.S_IMODE(state.st_mode):04o}",
         "owner": owner_of(state),
+        "mtime": state.st_mtime,
         "directory": stat.S_ISDIR(state.st_mode),
     }
 
@@ -377,11 +379,11 @@ def read_cgroups(tools: Dict[str, Any]) -> Dict[str, Optional[str]]:
     return {pid: read_text(f"/proc/{pid}/cgroup") for pid in pids}
 
 
-def read_revisions(tools: Dict[str, Any]) -> Dict[str, Optional[str]]:
-    """MULTIGPU_REVISION of each unit's main process; nothing else of an environment is kept."""
+def read_main_processes(tools: Dict[str, Any]) -> Dict[str, Dict[str, Any]]:
+    """Revision and start of each unit's main process; nothing else of an environment is kept."""
     lines = tools.get("systemctl show", {}).get("stdout", [])
     pids = re.findall(r"^MainPID=([1-9]\d{0,8})$", "\n".join(lines), re.MULTILINE)
-    return {pid: revision_of(pid) for pid in pids}
+    return {pid: {"revision": revision_of(pid), "started_at": started_at(pid)} for pid in pids}
 
 
 def revision_of(pid: str) -> Optional[str]:
@@ -390,6 +392,21 @@ def revision_of(pid: str) -> Optional[str]:
         if line.startswith("MULTIGPU_REVISION="):
             return line.partition("=")[2]
     return None
+
+
+def started_at(pid: str) -> Optional[float]:
+    """Unix time of a process's start, to about 20 ms; None when it is gone.
+
+    /proc/stat's btime has whole seconds only, too coarse beside the time of a file written just
+    before the start.
+    """
+    try:
+        # The program's name, in parentheses, may hold blanks; starttime is field 22 (proc(5)).
+        ticks = int((read_text(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()[19])
+        uptime = float((read_text("/proc/uptime") or "").split()[0])
+    except (ValueError, IndexError):
+        return None
+    return round(time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK"), 2)
 
 
 # --- the whole -------------------------------------------------------------------------------
@@ -443,7 +460,10 @@ def capture(root: str, paths: Sequence[str], limit: float) -> Dict[str, Any]:
     extra, slow = gather(cards, deadline)
     ran.update(extra)
     second, last = gather(
-        {"processes": lambda: read_cgroups(ran), "revisions": lambda: read_revisions(ran)},
+        {
+            "processes": lambda: read_cgroups(ran),
+            "main_processes": lambda: read_main_processes(ran),
+        },
         max(deadline, time.monotonic() + 1.0),
     )
     return {

@@ -57,6 +57,13 @@ def integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def real(value: object) -> float | None:
+    """A finite JSON number; a boolean is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 1e15 else None
+
+
 def word(cell: str | None) -> str | None:
     """A cell as the tool printed it, None where the tool says that it does not know."""
     stripped = (cell or "").strip()
@@ -103,12 +110,11 @@ class Tool:
 def tool(tools: dict[str, object], command: str) -> Tool:
     """The record of one command line; a command that was not captured counts as missing."""
     record = mapping(tools.get(command))
-    seconds = record.get("seconds")
     return Tool(
         rc=integer(record.get("rc")),
         stdout=lines(record.get("stdout")),
         stderr=lines(record.get("stderr")),
         timed_out=record.get("timed_out") is True,
         missing=not record or record.get("missing") is True,
-        seconds=seconds if isinstance(seconds, float) else None,
+        seconds=real(record.get("seconds")),
     )

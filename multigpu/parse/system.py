@@ -50,7 +50,7 @@ def read_system(document: dict[str, object], virt: Tool, systemctl: Tool) -> Sys
         memory_available_mib=_meminfo_mib(meminfo, "MemAvailable"),
         disk_free_mib=_disk_free_mib(mapping(document.get("disks"))),
         virtualization=_virtualization(virt),
-        iommu=iommu(mapping(system.get("iommu_groups")), command_line),
+        iommu=iommu(system.get("iommu_groups"), command_line),
         kernel=text(system.get("kernel")),
         kernel_command_line=command_line,
         os=_pretty_name(text(files.get("/etc/os-release")) or ""),
@@ -79,13 +79,18 @@ def driver_version(files: dict[str, object]) -> str | None:
     return match[1] if match else None
 
 
-def iommu(groups: dict[str, object], command_line: str | None) -> str | None:
-    """off, passthrough or translating; None when a kernel without group types leaves it open."""
+def iommu(groups: object, command_line: str | None) -> str | None:
+    """off, passthrough or translating; None when a kernel without group types leaves it open.
+
+    `groups` counts IOMMU groups by type; a machine whose IOMMU is off has none.
+    """
+    if not isinstance(groups, dict):
+        return None
     if not groups:
         return "off"
     if set(groups) <= {"identity"}:
         return "passthrough"
-    if any(kind.startswith("DMA") for kind in groups):
+    if any(str(kind).startswith("DMA") for kind in groups):
         return "translating"
     return "passthrough" if "iommu=pt" in (command_line or "").split() else None
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from multigpu.hardware import ManagedFile, UnitState
-from multigpu.parse.shape import integer, items, mapping, text, whole
+from multigpu.parse.shape import integer, items, mapping, real, text, whole
 
 
-def read_units(show: str, revisions: object) -> tuple[UnitState, ...]:
+def read_units(show: str, main_processes: object) -> tuple[UnitState, ...]:
     """Units from `systemctl show`, blocks parted by empty lines; a unit named twice counts once.
 
-    `revisions` maps a MainPID to the MULTIGPU_REVISION of its environment.
+    `main_processes` maps a MainPID to the revision its environment carries and to its start.
     """
-    known = mapping(revisions)
+    known = mapping(main_processes)
     units: dict[str, UnitState] = {}
     for block in show.split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -21,8 +21,9 @@ def read_units(show: str, revisions: object) -> tuple[UnitState, ...]:
     return tuple(units[name] for name in sorted(units))
 
 
-def _unit(name: str, values: dict[str, str], revisions: dict[str, object]) -> UnitState:
+def _unit(name: str, values: dict[str, str], main_processes: dict[str, object]) -> UnitState:
     pid = whole(values.get("MainPID"))
+    process = mapping(main_processes.get(str(pid)))
     return UnitState(
         name=name,
         load_state=values.get("LoadState") or None,
@@ -34,20 +35,22 @@ def _unit(name: str, values: dict[str, str], revisions: dict[str, object]) -> Un
         main_pid=pid or None,
         need_daemon_reload={"yes": True, "no": False}.get(values.get("NeedDaemonReload", "")),
         unit_file_state=values.get("UnitFileState") or None,
-        revision=text(revisions.get(str(pid))),
+        revision=text(process.get("revision")),
+        started_at=real(process.get("started_at")),
     )
 
 
-def read_files(managed: object, paths: object) -> tuple[ManagedFile, ...]:
-    """Files of ours, and those of the asked paths that exist, by path."""
-    files: dict[str, ManagedFile] = {}
-    for path, state in mapping(paths).items():
-        if isinstance(state, dict):
-            files[path] = _file(path, mapping(state))
-    for entry in map(mapping, items(managed)):
-        if name := text(entry.get("path")):
-            files[name] = _file(name, entry)
+def read_files(managed: object) -> tuple[ManagedFile, ...]:
+    """Files of ours by path."""
+    entries = [mapping(entry) for entry in items(managed)]
+    files = {name: _file(name, entry) for entry in entries if (name := text(entry.get("path")))}
     return tuple(files[path] for path in sorted(files))
+
+
+def read_paths(paths: object) -> tuple[ManagedFile, ...]:
+    """Those of the asked paths that exist, files and directories, by path."""
+    found = {path: mapping(state) for path, state in mapping(paths).items()}
+    return tuple(_file(path, found[path]) for path in sorted(found) if found[path])
 
 
 def _file(path: str, entry: dict[str, object]) -> ManagedFile:
@@ -58,6 +61,7 @@ def _file(path: str, entry: dict[str, object]) -> ManagedFile:
         mode=text(entry.get("mode")),
         owner=text(entry.get("owner")),
         content=text(entry.get("content")),
+        modified_at=real(entry.get("mtime")),
     )
 
 

@@ -346,7 +346,7 @@ def capture(machine: Machine) -> dict[str, Any]:
         "managed": [],
         "paths": {},
         "processes": {str(p.pid): p.cgroup for card in machine.cards for p in card.processes},
-        "revisions": {},
+        "main_processes": {},
         "incomplete": [],
         "end": "multigpu-capture-end",
     }
