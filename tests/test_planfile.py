@@ -1,0 +1,221 @@
+"""`plans/<host>.yaml` as a person and the next run find it."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multigpu import planfile
+from multigpu.errors import PlanFileError
+from multigpu.plan import LayerCache, Memory, ModelSpec, Plan, Reason, Setting, Strategy
+from tests.plans import LAYER_SPLIT, MEMORY, MODEL, TENSOR_PARALLEL, plan
+
+PATH = "plans/tower.yaml"
+CHAT = plan()
+CODER = plan(LAYER_SPLIT, name="coder", port=8001)
+
+
+def write(*plans: Plan, existing: str | None = None) -> str:
+    return planfile.write("tower", plans, existing, PATH)
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(PlanFileError) as refused:
+        planfile.read(text, PATH)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+def test_what_is_written_is_read_back() -> None:
+    assert planfile.read(write(CHAT, CODER), PATH) == {"chat": CHAT, "coder": CODER}
+
+
+def test_a_file_that_is_not_there_has_no_plans_and_no_pins() -> None:
+    assert planfile.read(None, PATH) == {}
+    assert planfile.pins("\n", PATH) == {}
+
+
+def test_writing_the_same_plans_again_changes_no_byte() -> None:
+    text = write(CHAT, CODER)
+    assert write(CHAT, CODER, existing=text) == text
+    assert write(*planfile.read(text, PATH).values(), existing=text) == text
+
+
+def test_the_choice_and_its_reasons_come_before_the_long_tables() -> None:
+    text = write(CHAT)
+    assert text.startswith("# What multigpu plans for tower")
+    order = ["pins: {}", "chosen:", "reasons:", "rejected:", "wish:", "model:", "digest:"]
+    places = [text.index(word) for word in order]
+    assert places == sorted(places)
+
+
+def test_memory_is_one_line_a_card_and_equal_layers_one_line() -> None:
+    lines = write(CHAT).splitlines()
+    assert sum("weights_mib: 10000.0, kv_cache_mib: 8000.0" in line for line in lines) == 4
+    assert "          - {count: 64, each: 240.5}" in lines
+    assert max(map(len, lines)) <= planfile.WIDTH
+
+
+def test_comments_pins_and_unknown_keys_survive_a_plan_anew() -> None:
+    text = write(CHAT, CODER)
+    text = text.replace("schema: 1", "# reviewed by Ada\nschema: 1\ncontact: ada  # on call")
+    text = text.replace(
+        "  chat:\n    pins: {}\n",
+        "  # the family's chat\n  chat:\n    owner: grandmother\n    pins:\n"
+        "      port: 9000  # the proxy knows it\n      # no more than both cards\n"
+        "      gpus: [0, 1]\n",
+    )
+    text = text.replace("    digest: ", "    # ask before changing\n    digest: ", 1)
+    anew = replace(CHAT, chosen=LAYER_SPLIT, warnings=(Reason("pcie-narrow", "x4 of x16"),))
+    again = write(anew, CODER, existing=text)
+    for kept in (
+        "# reviewed by Ada",
+        "contact: ada  # on call",
+        "  # the family's chat",
+        "    owner: grandmother",
+        "      port: 9000  # the proxy knows it",
+        "      # no more than both cards",
+        "    # ask before changing",
+    ):
+        assert kept in again.splitlines()
+    assert planfile.pins(again, PATH) == {"chat": {"port": 9000, "gpus": [0, 1]}, "coder": {}}
+    assert planfile.read(again, PATH) == {"chat": anew, "coder": CODER}
+
+
+def test_a_service_that_is_not_wished_any_more_leaves_the_file() -> None:
+    text = write(CODER, existing=write(CHAT, CODER))
+    assert set(planfile.read(text, PATH)) == {"coder"}
+
+
+@pytest.mark.parametrize("name", ["plan", "services", "pins", "digest", "no", "1e5", "0777"])
+def test_a_service_may_have_any_name(name: str) -> None:
+    odd = plan(name=name)
+    text = write(odd, existing=write(odd))
+    assert planfile.read(text, PATH) == {name: odd}
+    assert planfile.pins(text, PATH) == {name: {}}
+
+
+def test_a_plan_edited_by_hand_is_refused_with_the_way_out() -> None:
+    edited = write(CHAT, CODER).replace("tensor_parallel_size: 2", "tensor_parallel_size: 1")
+    assert refusal(edited) == (
+        "plans/tower.yaml: the plan of chat was edited by hand: undo the edit, put the change into "
+        "its pins and run deploys/plan.py; or delete the file to plan anew"
+    )
+    with pytest.raises(PlanFileError, match="edited by hand"):
+        planfile.check(edited, PATH)
+
+
+def test_a_key_added_to_a_plan_by_hand_is_refused_too() -> None:
+    assert "edited by hand" in refusal(
+        write(CHAT).replace("      chosen:", "      a: 1\n      chosen:")
+    )
+
+
+def test_a_number_that_only_changes_its_type_is_no_hand_edit() -> None:
+    text = write(replace(CHAT, chosen=replace(TENSOR_PARALLEL, gpu_memory_utilization=1)))
+    whole = replace(CHAT, chosen=replace(TENSOR_PARALLEL, gpu_memory_utilization=1.0))
+    assert planfile.read(write(whole, existing=text), PATH) == {"chat": whole}
+
+
+def test_broken_yaml_names_the_file_the_line_and_the_way_out() -> None:
+    message = refusal("schema: 1\nservices:\n  chat: {pins: [\n")
+    assert message.startswith("plans/tower.yaml line 4: not YAML: ")
+    assert message.endswith("mend it, or delete the file to plan anew")
+
+
+def test_a_key_given_twice_is_refused_in_one_line() -> None:
+    assert refusal("schema: 1\nschema: 1\n").startswith("plans/tower.yaml line 2: not YAML: ")
+
+
+def test_a_file_of_another_schema_is_refused() -> None:
+    assert "schema 2, this multigpu reads 1" in refusal("schema: 2\nservices: {}\n")
+
+
+@pytest.mark.parametrize("text", ["[]", "services: 3", "just words", "services:\n  chat: 3"])
+def test_a_file_that_is_no_plan_file_is_refused(text: str) -> None:
+    assert "services" in refusal(text)
+
+
+def test_pins_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(PlanFileError, match="pins of chat must be a mapping"):
+        planfile.pins("services: {chat: {pins: [gpus]}}", PATH)
+
+
+def test_a_whole_plan_of_another_shape_asks_for_a_new_one() -> None:
+    value = {"host": "tower"}
+    text = f"services: {{chat: {{plan: {{host: tower}}, digest: {planfile._digest(value)}}}}}"
+    assert refusal(text).endswith("the plan of chat is of another version: run deploys/plan.py")
+    planfile.check(text, PATH)
+
+
+def test_mebibytes_are_rounded_to_a_tenth() -> None:
+    odd = replace(MEMORY, weights_mib=10000.04999)
+    text = write(replace(CHAT, chosen=replace(TENSOR_PARALLEL, memory=(odd, odd))))
+    assert planfile.read(text, PATH)["chat"].chosen.memory == (MEMORY, MEMORY)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
+names = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=12)
+tenths = st.integers(0, 10**7).map(lambda value: value / 10)
+memories = st.builds(Memory, tenths, tenths, tenths, tenths, tenths)
+reasons = st.builds(Reason, names, texts, st.none() | texts, st.none() | texts)
+caches = st.builds(
+    LayerCache, st.sampled_from(["full", "sliding", "mla"]), st.integers(0, 64), st.integers(0, 256)
+)
+fractions = st.none() | st.floats(0.01, 1)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ModelSpec:
+    return replace(
+        MODEL,
+        name=draw(texts),
+        quantization=draw(st.none() | names),
+        layers=tuple(draw(st.lists(caches, max_size=8))),
+        layers_mib=tuple(draw(st.lists(tenths, max_size=8))),
+        embedding_mib=draw(tenths),
+        revision=draw(st.none() | names),
+    )
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    chosen = replace(
+        TENSOR_PARALLEL,
+        strategy=draw(st.sampled_from(Strategy)),
+        memory=tuple(draw(st.lists(memories, max_size=3))),
+        layers=draw(st.none() | st.lists(st.integers(0, 99), max_size=3).map(tuple)),
+        gpu_memory_utilization=draw(fractions),
+    )
+    wish: dict[str, Any] = {
+        "name": draw(names),
+        "flags": draw(st.dictionaries(texts, st.none() | texts, max_size=3)),
+        "env": draw(st.dictionaries(texts, texts, max_size=3)),
+        "served_model_name": draw(st.none() | texts),
+        "gpu_memory_utilization": draw(fractions),
+    }
+    return replace(
+        plan(chosen, **wish),
+        model=draw(models()),
+        gpu_uuids=tuple(draw(st.lists(st.none() | names, max_size=3))),
+        reasons=tuple(draw(st.lists(reasons, max_size=3))),
+        environment=tuple(draw(st.lists(st.builds(Setting, names, texts, texts), max_size=3))),
+        simulated=draw(st.booleans()),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(plans(), max_size=2, unique_by=lambda p: p.wish.name), plans())
+def test_any_plans_are_read_back_whatever_was_in_the_file_before(
+    wanted: list[Plan], before: Plan
+) -> None:
+    for existing in (None, write(before)):
+        text = write(*wanted, existing=existing)
+        assert planfile.read(text, PATH) == {each.wish.name: each for each in wanted}
+        assert write(*wanted, existing=text) == text

@@ -1,0 +1,299 @@
+"""What systemd will make of the rendered text.
+
+The two unquoters below are written from systemd.service(5) "Command lines" and systemd.exec(5)
+"EnvironmentFile=", not from the code under test.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import UndefinedError
+
+from multigpu import units
+from multigpu.plan import Plan, Service, Setting
+from multigpu.units import ENVIRONMENT_TEMPLATE, UNIT_TEMPLATE, RenderedUnit
+from tests.plans import LAYER_SPLIT, SETTING, plan
+
+DIRECTORY = Path(__file__).parent.parent / "templates"
+TEMPLATES = {name: (DIRECTORY / name).read_text() for name in (UNIT_TEMPLATE, ENVIRONMENT_TEMPLATE)}
+ANALYZE = shutil.which("systemd-analyze")
+
+VLLM = Service(
+    "chat",
+    ("/opt/multigpu/runtimes/vllm/bin/vllm", "serve", "Qwen/Qwen3-32B-AWQ", "--port", "8000",
+     "--tensor-parallel-size", "2", "--chat-template", "{{ '100% \\n' }} $HOME; #1"),
+    (SETTING, Setting("NCCL_P2P_DISABLE", "1", "no P2P between the cards")),
+    8000,
+    "/health",
+    (0, 1),
+)  # fmt: skip
+LLAMA = Service(
+    "coder",
+    ("/opt/multigpu/runtimes/llama.cpp/bin/llama-server", "--model", "/srv/two words.gguf",
+     "--tensor-split", "33,32", "--port", "8001"),
+    (SETTING,),
+    8001,
+    "/health",
+    (0, 1),
+)  # fmt: skip
+
+
+def render(
+    service: Service = VLLM,
+    wished: Plan | None = None,
+    extra: tuple[Setting, ...] = (),
+    templates: Mapping[str, str] = TEMPLATES,
+    host_program: str = "/opt/multigpu/host/multigpu-host.pyz",
+) -> RenderedUnit:
+    return units.render(
+        wished or plan(), service, host_program=host_program, extra=extra, templates=templates
+    )
+
+
+def unit_text(unit: RenderedUnit) -> str:
+    return unit.files[1].content
+
+
+def environment_text(unit: RenderedUnit) -> str:
+    return unit.files[0].content
+
+
+ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "'": "'", "\\": "\\", "s": " "}
+
+
+def split_command_line(text: str) -> list[str]:
+    """systemd.service(5): quotes, C escapes, then %% and $$."""
+    words: list[str] = []
+    word, quote, rest = None, None, text.strip(" \t")
+    while rest:
+        char, rest = rest[0], rest[1:]
+        if char == "\\":
+            code = re.match(r"x([0-9a-f]{2})", rest)
+            word = (word or "") + (chr(int(code[1], 16)) if code else ESCAPES[rest[0]])
+            rest = rest[3:] if code else rest[1:]
+        elif quote and char == quote:
+            quote = None
+        elif quote is None and char in "\"'":
+            quote, word = char, word or ""
+        elif quote is None and char in " \t":
+            words, word = words + ([word] if word is not None else []), None
+        else:
+            word = (word or "") + char
+    assert quote is None
+    words += [word] if word is not None else []
+    return [literal(w) for w in words]
+
+
+def literal(word: str) -> str:
+    """A lone % or $ would be a specifier or a variable."""
+    assert not re.search(r"(?<!%)(%%)*%(?!%)", word)
+    assert not re.search(r"(?<!\$)(\$\$)*\$(?!\$)", word)
+    return word.replace("%%", "%").replace("$$", "$")
+
+
+def logical_lines(text: str) -> list[str]:
+    """systemd.syntax(7): CR and LF end a line, a backslash continues it, comments are dropped."""
+    lines: list[str] = []
+    pending = ""
+    for line in re.split(r"[\n\r\0]", text):
+        if line.lstrip(" \t").startswith(("#", ";")):
+            continue
+        if re.search(r"(?<!\\)(\\\\)*\\$", line):
+            pending += line[:-1] + " "
+            continue
+        lines.append(pending + line.strip(" \t"))
+        pending = ""
+    return lines
+
+
+def exec_start(unit: RenderedUnit) -> list[str]:
+    (line,) = [x for x in logical_lines(unit_text(unit)) if x.startswith("ExecStart=")]
+    return split_command_line(line.removeprefix("ExecStart="))
+
+
+def read_environment_file(text: str) -> dict[str, str]:
+    """systemd.exec(5), EnvironmentFile=, as systemd 252 reads it (a state machine)."""
+    found: dict[str, str] = {}
+    rest = text
+    while rest:
+        if rest[0] in "#;":
+            # Up to 253 a backslash takes the end of a comment's line away.
+            matched = re.match(r"(\\[\s\S]|[^\\\n\r])*", rest)
+            rest = rest[matched.end() if matched else 0 :].lstrip("\n\r")
+            continue
+        name, _, rest = rest.partition("=")
+        value, rest = quoted(rest[1:]) if rest.startswith('"') else unquoted(rest)
+        found[name.strip()] = value
+        rest = rest.lstrip(" \t\n\r")
+    return found
+
+
+def quoted(rest: str) -> tuple[str, str]:
+    value = ""
+    while rest[0] != '"':
+        if rest[0] == "\\" and rest[1] in '"\\`$':
+            rest = rest[1:]
+        value, rest = value + rest[0], rest[1:]
+    return value, rest[1:]
+
+
+def unquoted(rest: str) -> tuple[str, str]:
+    line = re.split(r"[\n\r]", rest)[0]
+    assert "\\" not in line
+    return line.strip(" \t"), rest[len(line) :]
+
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+
+
+@given(st.lists(words))
+def test_any_arguments_reach_the_engine_as_they_are(arguments: list[str]) -> None:
+    unit = render(replace(VLLM, argv=("/usr/bin/engine", *arguments)))
+    argv = exec_start(unit)
+    assert argv[argv.index("--") + 1 :] == ["/usr/bin/engine", *arguments]
+
+
+@given(st.lists(st.tuples(words, words), max_size=4))
+def test_any_settings_reach_the_engine_as_they_are(pairs: list[tuple[str, str]]) -> None:
+    settings = tuple(Setting(f"V{n}", value, why) for n, (value, why) in enumerate(pairs))
+    unit = render(replace(VLLM, environment=settings))
+    assert read_environment_file(environment_text(unit)) == {s.name: s.value for s in settings}
+
+
+@pytest.mark.parametrize("word", ["#1", ";", "a\\", "$HOME", "100%", "", "a\rb", "'", "ü b"])
+def test_words_with_a_meaning_to_systemd_lose_it(word: str) -> None:
+    assert split_command_line(units.exec_word(word)) == [word]
+    assert not units.exec_word(word).startswith(("#", ";"))
+
+
+def test_a_reason_that_ends_in_a_backslash_does_not_swallow_the_setting() -> None:
+    unit = render(replace(VLLM, environment=(Setting("A", "1", "see C:\\"),)))
+    assert read_environment_file(environment_text(unit)) == {"A": "1"}
+
+
+def test_each_setting_stands_under_its_reason() -> None:
+    library = Setting("LD_LIBRARY_PATH", "/opt/x/lib", "the wheel carries\nno RPATH")
+    lines = environment_text(render(extra=(library,))).splitlines()
+    assert lines[0].startswith("# Rendered by multigpu from plans/tower.yaml")
+    assert lines[1:] == [
+        "# the planned cards, in this order",
+        f"CUDA_VISIBLE_DEVICES={SETTING.value}",
+        "# no P2P between the cards",
+        "NCCL_P2P_DISABLE=1",
+        "# the wheel carries no RPATH",
+        "LD_LIBRARY_PATH=/opt/x/lib",
+    ]
+
+
+def test_a_flag_and_its_value_share_a_line() -> None:
+    text = unit_text(render(LLAMA, plan(LAYER_SPLIT)))
+    assert "  --tensor-split 33,32 \\\n" in text
+    assert '  --model "/srv/two words.gguf" \\\n' in text
+
+
+def test_the_supervisor_gets_the_health_url_and_the_time_to_start() -> None:
+    argv = exec_start(render(wished=plan(start_s=900)))
+    assert argv[:3] == ["/usr/bin/python3", "/opt/multigpu/host/multigpu-host.pyz", "supervise"]
+    assert argv[3:8] == ["--health", "http://127.0.0.1:8000/health", "--start-s", "900", "--"]
+    assert argv[8:] == list(VLLM.argv)
+
+
+def test_equal_inputs_give_an_equal_revision_which_the_unit_carries() -> None:
+    unit = render()
+    assert unit == render()
+    assert f"Environment=MULTIGPU_REVISION={unit.revision}\n" in unit_text(unit)
+    assert re.fullmatch("[0-9a-f]{16}", unit.revision)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        render(replace(VLLM, argv=(*VLLM.argv, "--enforce-eager"))),
+        render(replace(VLLM, argv=(*VLLM.argv[:-1], "other"))),
+        render(replace(VLLM, environment=(SETTING,))),
+        render(extra=(Setting("A", "1", "why"),)),
+        render(replace(VLLM, port=8001)),
+        render(wished=plan(start_s=601)),
+        render(host_program="/opt/multigpu/host/newer.pyz"),
+        render(templates={**TEMPLATES, UNIT_TEMPLATE: TEMPLATES[UNIT_TEMPLATE] + "\n"}),
+        render(templates={**TEMPLATES, ENVIRONMENT_TEMPLATE: "A=1\n"}),
+    ],
+)
+def test_any_change_of_arguments_environment_or_template_changes_the_revision(
+    other: RenderedUnit,
+) -> None:
+    assert other.revision != render().revision
+
+
+def test_a_template_that_names_an_unknown_value_fails() -> None:
+    with pytest.raises(UndefinedError):
+        render(templates={**TEMPLATES, UNIT_TEMPLATE: "{{ no_such_value }}"})
+
+
+def test_the_environment_file_is_for_root_alone_as_it_may_hold_a_token() -> None:
+    environment, unit = render().files
+    assert (environment.path, environment.mode) == ("/etc/multigpu/chat.env", "0600")
+    assert (unit.path, unit.mode) == ("/etc/systemd/system/multigpu-chat.service", "0644")
+
+
+@pytest.mark.parametrize(
+    ("devices", "allowed"),
+    [
+        (None, True),
+        (("CUDA0", "CUDA1"), True),
+        (("RPC0", "RPC1"), False),
+        (("CUDA0", "RPC0"), True),
+    ],
+)
+def test_device_files_are_opened_unless_all_devices_are_remote(
+    devices: tuple[str, ...] | None, allowed: bool
+) -> None:
+    text = unit_text(render(LLAMA, plan(LAYER_SPLIT, devices=devices)))
+    assert ("DeviceAllow=char-nvidia rw\n" in text) is allowed
+    assert "DevicePolicy=closed\n" in text
+
+
+def test_a_simulated_plan_says_so_in_the_description() -> None:
+    text = unit_text(render(wished=plan(simulated=True)))
+    assert "Description=multigpu chat: vllm tensor-parallel on GPU 0,1 (simulated)\n" in text
+
+
+@pytest.fixture(params=[(VLLM, plan()), (LLAMA, plan(LAYER_SPLIT))], ids=["vllm", "llama.cpp"])
+def installed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if ANALYZE is None:
+        pytest.skip("no systemd-analyze here")
+    service, wished = request.param
+    unit = render(service, wished)
+    path = tmp_path / unit.name
+    path.write_text(unit_text(unit))
+    return path
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([ANALYZE or "", *arguments], capture_output=True, text=True)
+
+
+def test_systemd_finds_nothing_to_say_about_the_units(installed: Path) -> None:
+    done = analyze("verify", "--recursive-errors=no", str(installed))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_says_so_when_a_key_is_unknown(installed: Path) -> None:
+    installed.write_text(installed.read_text().replace("[Service]", "[Service]\nNoSuchKey=1"))
+    assert "NoSuchKey" in analyze("verify", "--recursive-errors=no", str(installed)).stderr
+
+
+def test_the_units_are_hardened_to_an_exposure_of_2(installed: Path) -> None:
+    if "--offline" not in analyze("--help").stdout:
+        pytest.skip("this systemd-analyze cannot judge a file")
+    done = analyze("security", "--offline=true", "--threshold=20", "--no-pager", str(installed))
+    assert done.returncode == 0, done.stdout
