@@ -77,8 +77,6 @@ def plan(chosen: Candidate = TENSOR_PARALLEL, *, simulated: bool = False, **wish
         gpu_uuids=UUIDS[: len(chosen.gpus)],
         reasons=(Reason("kv-fits", "needs 19.2 GiB of KV: one card cannot hold it"),),
         rejected=(Rejected(LAYER_SPLIT, (Reason("slower", "prefill 40 % slower"),)),),
-            Rejected(LAYER_SPLIT, (Reason("slower", "prefill 40 % slower", None, "bench"),)),
-        ),
         warnings=(),
         environment=(SETTING,),
         simulated=simulated,
