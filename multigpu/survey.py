@@ -164,7 +164,7 @@ def _rows(rows: list[list[str]]) -> list[str]:
     widths = widths or [max((len(row[0]) for row in rows), default=1), 0]
     widths[1] = max(len(row[1]) for row in rows) if rows else 0
     spare = COLUMNS - (sum(widths) + 2 * len(widths))
-    widths[1] = max(8, min(widths[1], widths[1] + spare))
+    widths[1] = min(widths[1], max(8, widths[1] + spare))
     return [_row(row, widths) for row in rows]
 
 

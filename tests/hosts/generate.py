@@ -193,7 +193,7 @@ def topology(machine: Machine, cells: dict[tuple[int, int], str]) -> str:
 def peer_access(machine: Machine) -> str:
     """`topo -p2p r`."""
     gpus = [f"GPU{index}" for index in range(len(machine.cards))]
-    lines = [" \t" + "\t".join([*gpus, ""])]
+    lines = [" \t" + UNDERLINE + "\t".join([*gpus, PLAIN])]
     for a, gpu in enumerate(gpus):
         row = ["X" if a == b else machine.p2p[min(a, b), max(a, b)] for b in range(len(gpus))]
         lines.append("\t".join([f" {gpu}", *row, ""]))
