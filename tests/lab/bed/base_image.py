@@ -68,10 +68,14 @@ def recipe_key() -> str:
     return key(suite(), platform.machine(), *OPTIONS)
 
 
+def packed(settings: Settings) -> Path:
+    """The packed image, built when the cache has none of this recipe: small, to be kept by CI."""
+    return cached(settings.cache / f"guest-{suite()}-{recipe_key()}.tar.zst", build)
+
+
 def image(settings: Settings) -> Path:
-    """The packed image, built when the cache has none of this recipe."""
-    path = settings.cache / f"guest-{suite()}-{recipe_key()}.tar.zst"
-    return cached(path, build)
+    """The image as a directory, which all hosts of all labs share and none writes to."""
+    return cached(settings.cache / "unpacked" / recipe_key(), lambda p: unpack(packed(settings), p))
 
 
 def build(partial: Path) -> None:
@@ -83,6 +87,6 @@ def build(partial: Path) -> None:
     )  # fmt: skip
 
 
-def unpack(packed: Path, target: Path) -> None:
+def unpack(archive: Path, target: Path) -> None:
     target.mkdir(parents=True)
-    run("tar", "-C", target, "-I", "zstd", "-xpf", packed, "--numeric-owner")
+    run("tar", "-C", target, "-I", "zstd", "-xpf", archive, "--numeric-owner")

@@ -97,7 +97,7 @@ def lock_file(settings: Settings) -> Path:
 def start(settings: Settings, prepared: Prepared, rows: list[LabHost]) -> None:
     settings.state.mkdir(mode=0o755, exist_ok=True)
     work = make_work(settings)
-    base_image.unpack(prepared.image, work / "image")
+    (work / "image").symlink_to(prepared.image)
     gpus.layer(settings, prepared.wheel, work / "layer")
     write_access(settings, rows)
     link_artefacts(settings, prepared)
