@@ -1,0 +1,147 @@
+"""What a host should hold for its services, compared with what it holds: values only.
+
+`operations/` turn the differences into commands; nothing here knows pyinfra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from multigpu.hardware import Host, ManagedFile, UnitState
+from multigpu.install import MODELS, PREFIX, Recipe, Upload
+from multigpu.plan import Plan
+from multigpu.units import CONFIG_DIRECTORY, UNIT_DIRECTORY, USER, RenderedUnit, TextFile
+
+HOME = "/var/lib/multigpu"
+OWNER = "root:root"
+INSTALLATION = "multigpu-install-"
+"""How the names of the transient units begin that install a runtime."""
+DIRECTORIES = {PREFIX: OWNER, CONFIG_DIRECTORY: OWNER, HOME: f"{USER}:{USER}"}
+"""Directories that must be there, with their owners; the owner of HOME shows the account."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One service on one host: its plan, its runtime, its model files and its processes."""
+
+    plan: Plan
+    recipe: Recipe
+    models: tuple[Upload, ...]
+    units: tuple[RenderedUnit, ...]
+
+
+def paths_to_probe(uploads: Iterable[Upload]) -> tuple[str, ...]:
+    """Paths that the probe has to look at besides the managed files."""
+    return (*DIRECTORIES, *(upload.path for upload in uploads))
+
+
+def layout_missing(machine: Host) -> bool:
+    """True when the account or one of the directories is not as it should be."""
+    found = {file.path: file.owner for file in machine.paths}
+    return any(found.get(path) != owner for path, owner in DIRECTORIES.items())
+
+
+def uploads_missing(machine: Host, uploads: Iterable[Upload]) -> tuple[Upload, ...]:
+    """Files whose path, which names the content, is not there in full size."""
+    sizes = {file.path: file.size_bytes for file in (*machine.paths, *machine.files)}
+    return tuple(
+        upload
+        for upload in uploads
+        if sizes.get(upload.path) is None
+        or sizes[upload.path] != (upload.size_bytes or len(upload.content or b""))
+    )
+
+
+def runtime_missing(machine: Host, recipe: Recipe) -> bool:
+    """True when the runtime's directory has no stamp of a complete installation."""
+    return recipe.stamp is not None and machine.file(recipe.stamp) is None
+
+
+def files_to_install(machine: Host, units: Iterable[RenderedUnit]) -> tuple[TextFile, ...]:
+    """Files of ours that are missing or differ in content, mode or owner."""
+    return tuple(file for unit in units for file in unit.files if not _same(machine, file))
+
+
+def _same(machine: Host, file: TextFile) -> bool:
+    found = machine.file(file.path)
+    return found is not None and (found.sha256, found.mode, found.owner) == (
+        file.sha256,
+        file.mode,
+        OWNER,
+    )
+
+
+def restart_reason(machine: Host, unit: RenderedUnit) -> str | None:
+    """Why the unit must be started or restarted; None when the running process is the planned one.
+
+    What decides is what the running process carries, not what this run changed, so that a run cut
+    short between writing and restarting converges on the next one.
+    """
+    state = machine.unit(unit.name)
+    if state is None or state.active_state in (None, "inactive", "failed", "deactivating"):
+        return "not running"
+    if state.main_pid is None:
+        return f"keeps ending, {state.sub_state or 'between two starts'}"
+    if state.revision != unit.revision:
+        return f"runs revision {state.revision or 'unknown'}, planned is {unit.revision}"
+    if any(_younger(state, machine.file(file.path), file) for file in unit.files):
+        return "was started after its files were changed by hand"
+    return None
+
+
+def _younger(state: UnitState, found: ManagedFile | None, file: TextFile) -> bool:
+    """A process younger than a drifted file of its unit may run the drifted text.
+
+    Only content counts: a mode or an owner is put right without a restart.
+    """
+    if found is None or found.sha256 == file.sha256:
+        return False
+    if state.started_at is None or found.modified_at is None:
+        return False
+    return state.started_at >= found.modified_at
+
+
+def waits(machine: Host, unit: RenderedUnit) -> bool:
+    """True when the unit is loading just now: it is waited for, not started again."""
+    state = machine.unit(unit.name)
+    return state is not None and state.active_state in ("activating", "reloading")
+
+
+def needs_enable(machine: Host, unit: RenderedUnit) -> bool:
+    """True when the unit would not come back after a reboot."""
+    state = machine.unit(unit.name)
+    return state is None or state.unit_file_state != "enabled"
+
+
+def needs_reload(machine: Host, units: Iterable[RenderedUnit]) -> bool:
+    """True when systemd has not read the unit files that are on disk."""
+    states = (machine.unit(unit.name) for unit in units)
+    return any(state is not None and state.need_daemon_reload for state in states)
+
+
+def obsolete_units(machine: Host, units: Iterable[RenderedUnit]) -> tuple[str, ...]:
+    """Units of ours on the host that no planned service has any more.
+
+    The transient units of runtime installations are no services; drop-ins and leftovers beside
+    the unit files are no units.
+    """
+    wanted = {unit.name for unit in units}
+    on_disk = {name for file in machine.files if (name := _unit_on_disk(file.path)) is not None}
+    loaded = {
+        unit.name
+        for unit in machine.units
+        if unit.load_state != "not-found" and not unit.name.startswith(INSTALLATION)
+    }
+    return tuple(sorted((on_disk | loaded) - wanted))
+
+
+def _unit_on_disk(path: str) -> str | None:
+    directory, _, name = path.rpartition("/")
+    ours = name.startswith("multigpu-") and name.endswith(".service")
+    return name if ours and directory == UNIT_DIRECTORY else None
+
+
+def model_directory(sha256: str) -> str:
+    """Where an uploaded model lies: the directory is named by its content."""
+    return f"{MODELS}/{sha256[:12]}"
