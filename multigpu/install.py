@@ -105,7 +105,7 @@ def llama_cpp_source(version: str, requirements: str) -> Recipe:
     directory = f"{PREFIX}/runtimes/llama.cpp-{version}-{_short(requirements)}"
     path = f"{PREFIX}/wheels/llama.cpp-{version}-{_short(requirements)}.txt"
     check = (
-        f'command -v nvcc >/dev/null || PATH="$PATH":{CUDA_PROGRAMS}; '
+        f'command -v nvcc >/dev/null || PATH="$PATH:{CUDA_PROGRAMS}"; '
         "command -v nvcc >/dev/null || { echo 'multigpu: no nvcc: install the CUDA toolkit, "
         "or give a wheel built elsewhere as wheel' >&2; exit 1; }; export PATH"
     )
