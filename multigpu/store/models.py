@@ -84,7 +84,7 @@ def _from_folder(reference: str, path: Path) -> ModelSpec:
     try:
         sizes = {item.name: item.stat().st_size for item in path.iterdir() if item.is_file()}
         wanted = ("config.json", "hf_quant_config.json", "model.safetensors.index.json")
-        texts = {name: (path / name).read_bytes() for name in wanted if name in sizes}
+        texts: dict[str, bytes] = {n: (path / n).read_bytes() for n in wanted if n in sizes}
     except OSError as error:
         raise ModelError(f"{reference}: {error.strerror}") from None
     if "config.json" not in texts:

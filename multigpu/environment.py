@@ -1,0 +1,71 @@
+"""Environment of a planned service: device order and peer access, each setting with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from multigpu.groups import nvlinked
+from multigpu.hardware import Host, P2p, Vendor
+from multigpu.placement import even
+from multigpu.plan import Candidate, ModelSpec, Setting, Strategy, Wish
+
+
+def settings(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> tuple[Setting, ...]:
+    """Ours first; what the inventory sets replaces ours of the same name."""
+    found = {setting.name: setting for setting in _ours(host, model, chosen, wish)}
+    for name, value in wish.env.items():
+        found[name] = Setting(name, value, "set in the inventory")
+    return tuple(found.values())
+
+
+def _ours(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> Iterator[Setting]:
+    if wish.devices is None:
+        yield from _devices(host, chosen)
+    if chosen.runtime != "vllm":
+        return
+    usual = even(model.num_hidden_layers, chosen.pipeline_parallel_size)
+    if chosen.strategy is Strategy.PIPELINE_PARALLEL and chosen.layers not in (None, usual):
+        value = ",".join(str(n) for n in chosen.layers or ())
+        why = "blocks per stage, so that every card's memory is used"
+        yield Setting("VLLM_PP_LAYER_PARTITION", value, why)
+    if chosen.tensor_parallel_size > 1:
+        yield from _peer_access(host, chosen)
+
+
+def _devices(host: Host, chosen: Candidate) -> Iterator[Setting]:
+    value = ",".join(str(index) for index in chosen.gpus)
+    why = "the planned cards, in the planned order"
+    if any(host.gpu(index).vendor is Vendor.AMD for index in chosen.gpus):
+        # vLLM raises at import when HIP_ and CUDA_VISIBLE_DEVICES differ: exactly one is set.
+        yield Setting("HIP_VISIBLE_DEVICES", value, why)
+        return
+    yield Setting(
+        "CUDA_DEVICE_ORDER", "PCI_BUS_ID", "indices mean the same as in nvidia-smi (NVML)"
+    )
+    yield Setting("CUDA_VISIBLE_DEVICES", value, why)
+
+
+def granted(host: Host, gpus: tuple[int, ...]) -> bool:
+    """True when the driver grants peer reads between some pair of the cards."""
+    pairs = (host.pair(a, b) for a, b in combinations(gpus, 2))
+    return any(pair is not None and pair.p2p_read is P2p.OK for pair in pairs)
+
+
+def doubtful(host: Host, gpus: tuple[int, ...]) -> bool:
+    """True when peer access is granted over PCIe inside a virtual machine.
+
+    A hypervisor's clique asserts peer access without proof; on a studied host the bandwidth test
+    passed while every peer path was a mirror and collectives hung (NVIDIA/nccl #2335).
+    """
+    virtual = host.virtualization not in (None, "", "none")
+    return virtual and granted(host, gpus) and not nvlinked(host, gpus)
+
+
+def _peer_access(host: Host, chosen: Candidate) -> Iterator[Setting]:
+    if doubtful(host, chosen.gpus):
+        why = "peer access over PCIe in a virtual machine is granted without proof"
+        yield Setting("NCCL_P2P_DISABLE", "1", why)
+    elif granted(host, chosen.gpus) and not nvlinked(host, chosen.gpus):
+        why = "vLLM tests peer transfers once instead of trusting the driver's grant"
+        yield Setting("VLLM_SKIP_P2P_CHECK", "0", why)

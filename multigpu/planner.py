@@ -1,0 +1,154 @@
+"""From a host, a model and a wish to a plan: propose, object, rank, and keep every reason.
+
+`plan` is a pure function. Every candidate is either the chosen one or rejected with a reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+
+from multigpu import ranking, rules
+from multigpu.environment import doubtful, settings
+from multigpu.errors import NoPlan
+from multigpu.groups import slow
+from multigpu.hardware import Host
+from multigpu.labels import cards, runtime_name
+from multigpu.memory import GPU_MEMORY_UTILIZATION
+from multigpu.pins import check_pins, pinned_keys
+from multigpu.plan import Candidate, ModelSpec, Plan, Reason, Rejected, Strategy, Wish
+from multigpu.runtimes import RUNTIMES, runtime
+
+
+def plan(host: Host, model: ModelSpec, wish: Wish) -> Plan:
+    """The best way to serve a model on one host, or NoPlan with everything that was tried.
+
+    Raises WishError when pins contradict each other, the host or the model.
+    """
+    check_pins(host, model, wish)
+    holding, rejected = sift(host, model, wish)
+    if not holding:
+        raise NoPlan(_refusal(host, model, wish, rejected), tuple(rejected))
+    chosen, *lower = ranking.order(holding, host, model, wish.objective)
+    lost = [Rejected(c, (ranking.lost(c, chosen, host, model, wish.objective),)) for c in lower]
+    return Plan(
+        host=host.name,
+        wish=wish,
+        model=model,
+        chosen=chosen,
+        gpu_uuids=tuple(host.gpu(index).uuid for index in chosen.gpus),
+        reasons=tuple(_reasons(chosen, host, wish, holding, rejected)),
+        rejected=(*lost, *rejected),
+        warnings=tuple(_warnings(chosen, host, model)),
+        environment=settings(host, model, chosen, wish),
+        pinned=pinned_keys(wish),
+        simulated=host.simulated,
+    )
+
+
+def sift(host: Host, model: ModelSpec, wish: Wish) -> tuple[list[Candidate], list[Rejected]]:
+    """Candidates without objections, and the others with theirs, in the order of proposal."""
+    holding: list[Candidate] = []
+    rejected: list[Rejected] = []
+    for module in RUNTIMES:
+        for candidate in module.candidates(host, model, wish):
+            reasons = tuple(
+                chain(
+                    rules.objections(candidate, host, model, wish),
+                    module.objections(candidate, host, model, wish),
+                    rules.memory_fit(candidate),
+                )
+            )
+            if reasons:
+                rejected.append(Rejected(candidate, reasons))
+            else:
+                holding.append(candidate)
+    return holding, rejected
+
+
+def _refusal(host: Host, model: ModelSpec, wish: Wish, rejected: list[Rejected]) -> str:
+    """One line: how many ways, how many fall to which rule, what to do."""
+    if not rejected:
+        found = f"{len(host.gpus)} cards, none usable" if host.gpus else "no GPU"
+        broken = [f"GPU {g.index}: {rules.defect(g)}" for g in host.gpus if g not in host.usable]
+        return "; ".join([f"{host.name}: {found} for {wish.name}", *broken])
+    relevant = _relevant(rejected)
+    counted = Counter(item.reasons[0].rule for item in relevant)
+    why = ", ".join(f"{n} {rule}" for rule, n in counted.most_common())
+    ways = f"0 of {len(relevant)} ways to serve {model.name} hold"
+    hint = next(_hints(relevant), None)
+    return f"{host.name}: {ways}: {why}" + (f"; {hint}" if hint else "")
+
+
+def _relevant(rejected: list[Rejected]) -> list[Rejected]:
+    """Without the runtimes that cannot read the format at all, and what pins rule out."""
+    aside = {"model-format", "pinned"}
+    kept = [r for r in rejected if not any(reason.rule in aside for reason in r.reasons)]
+    return kept or rejected
+
+
+def _hints(rejected: list[Rejected]) -> Iterator[str]:
+    """Hints of the candidates that fell to the fewest rules, then of those that nearly fit."""
+
+    def distance(item: Rejected) -> tuple[int, float]:
+        shares = (m.total_mib / max(m.capacity_mib, 1.0) for m in item.candidate.memory)
+        return len(item.reasons), max(shares, default=0.0)
+
+    for item in sorted(rejected, key=distance):
+        yield from (reason.hint for reason in item.reasons if reason.hint is not None)
+
+
+def _reasons(
+    chosen: Candidate, host: Host, wish: Wish, holding: list[Candidate], rejected: list[Rejected]
+) -> Iterator[Reason]:
+    """Pins, what the objective prefers, and why nothing simpler would do."""
+    for key in pinned_keys(wish):
+        if key in ("runtime", "strategy", "tensor_parallel_size", "pipeline_parallel_size"):
+            yield Reason("pinned", f"{key} = {getattr(wish, key)} is set in the inventory")
+    if len(holding) > 1:
+        yield ranking.strength(chosen, host, wish.objective)
+    else:
+        yield Reason("only-one", "no other candidate holds")
+    if len(chosen.gpus) // chosen.replicas > 1:
+        yield from _single_objection(chosen, rejected)
+
+
+def _single_objection(chosen: Candidate, rejected: list[Rejected]) -> Iterator[Reason]:
+    """What rules out one card, for the card that comes nearest."""
+    singles = [
+        reason
+        for item in rejected
+        if item.candidate.strategy is Strategy.SINGLE and item.candidate.runtime == chosen.runtime
+        for reason in item.reasons
+        if reason.rule == "memory-fit"
+    ]
+    if singles:
+        one = singles[0]
+        yield Reason("one-card-too-small", one.found)
+
+
+def _warnings(chosen: Candidate, host: Host, model: ModelSpec) -> Iterator[Reason]:
+    """What the operator should know although the plan holds."""
+    usable = {gpu.index for gpu in host.usable}
+    for gpu in host.gpus:
+        if gpu.index not in usable:
+            yield Reason("card-left-out", f"GPU {gpu.index}: {rules.defect(gpu)}")
+    yield from runtime(chosen.runtime).cautions(chosen, host, model)
+    if chosen.tensor_parallel_size > 1 and slow(host, chosen.gpus):
+        found = f"{cards(chosen.gpus)} are joined across sockets or by four lanes or fewer"
+        hint = "prefill suffers first; measure against pipeline parallel with deploys/tune.py"
+        yield Reason("slow-link", found, None, hint)
+    if chosen.runtime == "vllm" and chosen.tensor_parallel_size > 1 and doubtful(host, chosen.gpus):
+        found = "peer access over PCIe is granted inside a virtual machine and is turned off"
+        hint = "prove transfers first, then set env = {'NCCL_P2P_DISABLE': '0'}"
+        yield Reason("peer-access-unproven", found, None, hint)
+    yield from _busy(chosen)
+
+
+def _busy(chosen: Candidate) -> Iterator[Reason]:
+    fraction = chosen.gpu_memory_utilization
+    if fraction is not None and fraction < GPU_MEMORY_UTILIZATION:
+        found = f"gpu_memory_utilization is {fraction} because a card is partly in use or pinned so"
+        hint = f"free the cards for {GPU_MEMORY_UTILIZATION}"
+        yield Reason("utilization-lowered", f"{runtime_name(chosen.runtime)}: {found}", None, hint)

@@ -1,0 +1,53 @@
+"""Inference runtimes: one module each, in one explicit tuple.
+
+Adding a runtime touches its module, `RUNTIMES` and one test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from multigpu.errors import WishError
+from multigpu.hardware import Host
+from multigpu.plan import Candidate, ModelSpec, Plan, Reason, Service, Wish
+from multigpu.runtimes import llama_cpp, vllm
+
+
+class Runtime(Protocol):
+    """What a runtime module offers to planning and rendering."""
+
+    @property
+    def NAME(self) -> str:
+        """The name in wishes and plans."""
+
+    @property
+    def VERSION(self) -> str:
+        """The pinned release that the rules, flags and numbers hold for."""
+
+    def candidates(self, host: Host, model: ModelSpec, wish: Wish) -> tuple[Candidate, ...]:
+        """Ways to serve, with memory per card; not yet checked."""
+
+    def objections(
+        self, candidate: Candidate, host: Host, model: ModelSpec, wish: Wish
+    ) -> Iterator[Reason]:
+        """Why this runtime cannot serve a candidate; nothing when it can."""
+
+    def cautions(self, candidate: Candidate, host: Host, model: ModelSpec) -> Iterator[Reason]:
+        """What the operator should know of a candidate that works."""
+
+    def render(self, plan: Plan, executable: str, model_path: str) -> tuple[Service, ...]:
+        """One service per replica."""
+
+
+RUNTIMES: tuple[Runtime, ...] = (vllm, llama_cpp)
+"""Order is preference where everything else is equal."""
+
+
+def runtime(name: str) -> Runtime:
+    """The runtime of that name. Raises WishError when there is none."""
+    for module in RUNTIMES:
+        if name == module.NAME:
+            return module
+    known = ", ".join(module.NAME for module in RUNTIMES)
+    raise WishError(f"runtime {name!r} is not known: use one of {known}")

@@ -1,0 +1,49 @@
+"""From a plan to services: one per replica, each with its own port and cards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from multigpu.plan import Plan, Service, Setting
+
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+
+
+def merged(ours: Mapping[str, str | None], wished: Mapping[str, str | None]) -> list[str]:
+    """Flags as words; a flag of the wish replaces ours of the same name, or is appended."""
+    return [
+        word
+        for name, value in {**ours, **wished}.items()
+        for word in ((name,) if value is None else (name, value))
+    ]
+
+
+def replica_services(
+    plan: Plan, argv: Callable[[int], tuple[str, ...]], *, health_path: str
+) -> tuple[Service, ...]:
+    """`chat`, or `chat-0`, `chat-1` on ports wish.port + i; `argv` is asked per port."""
+    replicas, wish = plan.chosen.replicas, plan.wish
+    size = len(plan.chosen.gpus) // replicas
+    return tuple(
+        Service(
+            name=wish.name if replicas == 1 else f"{wish.name}-{i}",
+            argv=argv(wish.port + i),
+            environment=_environment(plan, plan.chosen.gpus[i * size : (i + 1) * size]),
+            port=wish.port + i,
+            health_path=health_path,
+            gpus=plan.chosen.gpus[i * size : (i + 1) * size],
+        )
+        for i in range(replicas)
+    )
+
+
+def _environment(plan: Plan, gpus: tuple[int, ...]) -> tuple[Setting, ...]:
+    """A replica sees its own cards only; what the operator set stays as it is."""
+    if plan.chosen.replicas == 1:
+        return plan.environment
+    value = ",".join(str(index) for index in gpus)
+    return tuple(
+        replace(s, value=value) if s.name in VISIBLE and s.name not in plan.wish.env else s
+        for s in plan.environment
+    )

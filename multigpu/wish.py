@@ -1,0 +1,188 @@
+"""The inventory's `services` as `Wish` values; what is wrong is one line naming service and key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from multigpu.errors import WishError
+from multigpu.plan import Objective, Strategy, Wish
+from multigpu.runtimes import RUNTIMES
+
+SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+KEYS = tuple(field.name for field in fields(Wish) if field.name != "name")
+
+Reader = Callable[[Any], Any]
+
+
+def wishes(services: Mapping[str, Mapping[str, Any]]) -> tuple[Wish, ...]:
+    """One wish per service, in the order of the inventory.
+
+    Lists and tuples are taken alike; a key that is None counts as left out. Raises WishError for
+    an unknown key, a wrong type, or a value that cannot be.
+    """
+    if not isinstance(services, Mapping):
+        raise WishError("services is not a dict: write services = {'chat': {'model': ...}}")
+    return tuple(_wish(name, wished) for name, wished in services.items())
+
+
+def _wish(name: object, wished: object) -> Wish:
+    if not isinstance(name, str) or not SERVICE_NAME.fullmatch(name):
+        raise WishError(f"service {name!r}: use lower-case letters, digits and dashes")
+    if not isinstance(wished, Mapping):
+        raise WishError(f"{name}: is not a dict: write {{'model': ...}}")
+    for key in wished:
+        if key not in KEYS:
+            raise WishError(f"{name}: unknown key {key!r}{_nearest(key)}")
+    if wished.get("model") is None:
+        raise WishError(f"{name}: model is missing: give a hub id, a folder or a .gguf file")
+    values = {key: _read(name, key, v) for key, v in wished.items() if v is not None}
+    return Wish(name=name, **values)
+
+
+def _nearest(key: object) -> str:
+    close = get_close_matches(str(key), KEYS, n=1, cutoff=0.5)
+    return f": did you mean {close[0]!r}?" if close else f": use one of {', '.join(KEYS)}"
+
+
+def _read(name: str, key: str, value: object) -> Any:
+    try:
+        return READERS[key](value)
+    except ValueError as error:
+        raise WishError(f"{name}: {key} is {value!r}: {error}") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or any(c in value for c in "\0\n\r"):
+        raise ValueError("a text of one line is needed")
+    return value
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("a whole number is needed")
+    return value
+
+
+def _positive(value: object) -> int:
+    number = _whole(value)
+    if number < 1:
+        raise ValueError("at least 1 is needed")
+    return number
+
+
+def _port(value: object) -> int:
+    number = _whole(value)
+    if not 1 <= number <= 65535:
+        raise ValueError("a port lies between 1 and 65535")
+    return number
+
+
+def _fraction(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError("a number above 0 and up to 1 is needed")
+    return float(value)
+
+
+def _strategy(value: object) -> Strategy:
+    return Strategy(_one_of(Strategy, value))
+
+
+def _objective(value: object) -> Objective:
+    return Objective(_one_of(Objective, value))
+
+
+def _one_of(names: Iterable[str], value: object) -> str:
+    known = [str(name) for name in names]
+    if value not in known:
+        raise ValueError(f"use one of {', '.join(known)}")
+    return str(value)
+
+
+def _runtime(value: object) -> str:
+    return _one_of([module.NAME for module in RUNTIMES], value)
+
+
+def _list(value: object) -> tuple[object, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list is needed")
+    return tuple(value)
+
+
+def _indices(value: object) -> tuple[int, ...]:
+    numbers = tuple(_whole(item) for item in _list(value))
+    if any(number < 0 for number in numbers):
+        raise ValueError("GPU indices begin at 0")
+    return numbers
+
+
+def _counts(value: object) -> tuple[int, ...]:
+    return tuple(_positive(item) for item in _list(value))
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _list(value))
+
+
+def _flags(value: object) -> Mapping[str, str | None]:
+    """Numbers are taken as written; None and True stand for a flag without a value."""
+    return MappingProxyType(
+        {_flag(k): _word(v) for k, v in _mapping(value).items() if v is not False}
+    )
+
+
+def _flag(name: object) -> str:
+    if not isinstance(name, str) or not name.startswith("--") or "=" in name:
+        raise ValueError(f"{name!r} is not a long option like '--kv-cache-dtype'")
+    return name
+
+
+def _word(value: object) -> str | None:
+    if value is None or value is True:
+        return None
+    return str(value) if isinstance(value, int | float) else _text(value)
+
+
+def _env(value: object) -> Mapping[str, str]:
+    found = {}
+    for name, item in _mapping(value).items():
+        if not isinstance(name, str) or not ENVIRONMENT_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name of an environment variable")
+        plain = isinstance(item, int | float) and not isinstance(item, bool)
+        found[name] = str(item) if plain else _text(item)
+    return MappingProxyType(found)
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    if not isinstance(value, Mapping):
+        raise ValueError("a dict is needed")
+    return value
+
+
+READERS: dict[str, Reader] = {
+    "model": _text,
+    "objective": _objective,
+    "context": _positive,
+    "concurrency": _positive,
+    "runtime": _runtime,
+    "strategy": _strategy,
+    "gpus": _indices,
+    "tensor_parallel_size": _positive,
+    "pipeline_parallel_size": _positive,
+    "layers": _counts,
+    "gpu_memory_utilization": _fraction,
+    "port": _port,
+    "bind": _text,
+    "served_model_name": _text,
+    "devices": _texts,
+    "flags": _flags,
+    "env": _env,
+    "executable": _text,
+    "wheel": _text,
+    "start_s": _positive,
+}
