@@ -160,7 +160,8 @@ def watch(argv: list[str], environment: dict[str, str]) -> None:
 
 def progress(lines: list[str]) -> str:
     """`[n/m]` of the newest line that has it; before that, what pip is doing."""
-    steps = (found.group(0) for line in reversed(lines) if (found := re.search(r"\[\d+/\d+\]", line)))
+    found = (re.search(r"\[\d+/\d+\]", line) for line in reversed(lines))
+    steps = (match.group(0) for match in found if match)
     return next(steps, lines[-1].strip()[:60] if lines else "starting pip")
 
 

@@ -51,12 +51,17 @@ def report(lab: Lab, host: str, sudo: str = "") -> ElementTree.Element:
 def wait_for(lab: Lab, host: str, unit: str) -> None:
     """Return when the server answers. The unit's log goes into the failure."""
     probe = f"curl -sf -o /dev/null http://127.0.0.1:{PORT}/health"
-    done = lab.run(host, f"for i in $(seq 200); do {probe} && exit; sleep 0.05; done; exit 1", False)
+    loop = f"for i in $(seq 200); do {probe} && exit; sleep 0.05; done; exit 1"
+    done = lab.run(host, loop, check=False)
     log = lab.run(host, f"sudo journalctl -u {unit} -o cat --no-pager | tail -5").stdout
     assert done.returncode == 0, log
 
 
-# --- hosts -----------------------------------------------------------------------------------------
+def end(lab: Lab, host: str, unit: str) -> None:
+    lab.run(host, f"sudo systemctl stop {unit}; sudo systemctl reset-failed {unit}", check=False)
+
+
+# --- hosts --------------------------------------------------------------------------------------
 
 
 def test_each_host_is_a_systemd_of_its_own_with_a_sudo_user(lab: Lab) -> None:
@@ -73,21 +78,19 @@ def test_hosts_reach_each_other_but_not_this_machine(lab: Lab) -> None:
 
 
 def test_a_host_comes_back_after_a_reboot_with_its_cards(lab: Lab) -> None:
-    before = lab.run("mixed", "cat /proc/sys/kernel/random/boot_id; systemctl show -p "
-                     "UserspaceTimestampMonotonic --value").stdout  # fmt: skip
-    lab.run("mixed", "echo kept | sudo tee /etc/kept > /dev/null; sudo systemctl reboot", False)
+    started = "systemctl show -p UserspaceTimestampMonotonic --value"
+    before = lab.run("mixed", started).stdout
+    lab.run("mixed", "echo kept | sudo tee /etc/kept; sudo systemctl reboot", check=False)
+    state = f"{started}; cat /etc/kept; systemctl is-system-running --wait"
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        done = lab.run("mixed", "systemctl is-system-running --wait; cat /etc/kept; systemctl show "
-                       "-p UserspaceTimestampMonotonic --value", False)  # fmt: skip
-        if done.stdout.split()[:2] == ["running", "kept"]:
-            if done.stdout.split()[2] != before.split()[1]:
-                break
+    answer = ""
+    while answer.split()[1:] != ["kept", "running"] or answer.startswith(before):
+        assert time.monotonic() < deadline, answer
         time.sleep(0.1)
-    else:
-        pytest.fail(f"mixed did not come back: {done.stdout} {done.stderr}")
-    assert len(cards(lab, "mixed")) == 2
-    assert lab.run("mixed", "cat /sys/bus/pci/devices/0000:04:00.0/current_link_width").stdout == "4\n"
+        answer = lab.run("mixed", state, check=False).stdout
+    assert cards(lab, "mixed") == ((0, 0), (0, 0))
+    width = "cat /sys/bus/pci/devices/0000:04:00.0/current_link_width"
+    assert lab.run("mixed", width).stdout == "4\n"
 
 
 def test_a_reset_host_is_bare_and_still_a_known_host(lab: Lab) -> None:
@@ -102,7 +105,7 @@ def test_pyinfra_reaches_the_hosts_as_root_through_the_inventory(lab: Lab) -> No
     assert json.loads(done.stdout)["results"]["totals"]["success"] >= 2
 
 
-# --- what the tools show ---------------------------------------------------------------------------
+# --- what the tools show ------------------------------------------------------------------------
 
 
 def test_the_real_pynvml_sees_the_table(lab: Lab) -> None:
@@ -110,7 +113,8 @@ def test_the_real_pynvml_sees_the_table(lab: Lab) -> None:
         "import pynvml as n; n.nvmlInit(); "
         "h = [n.nvmlDeviceGetHandleByIndex(i) for i in range(n.nvmlDeviceGetCount())]; "
         "print([(n.nvmlDeviceGetName(x), n.nvmlDeviceGetCudaComputeCapability(x), "
-        "n.nvmlDeviceGetMemoryInfo(x).total >> 20, n.nvmlDeviceGetCurrPcieLinkWidth(x)) for x in h])"
+        "n.nvmlDeviceGetMemoryInfo(x).total >> 20, "
+        "n.nvmlDeviceGetCurrPcieLinkWidth(x)) for x in h])"
     )
     assert lab.run("mixed", f'python3 -c "{program}"').stdout.strip() == str([
         ("NVIDIA GeForce RTX 4090", (8, 9), 24564, 16),
@@ -122,7 +126,8 @@ def test_the_xml_report_says_that_it_is_simulated(lab: Lab) -> None:
     text = lab.run("matched", "nvidia-smi -q -x").stdout
     assert text.splitlines()[2] == "<!-- simulated by the multigpu lab -->"
     root = ElementTree.fromstring(text)
-    assert [gpu.get("id") for gpu in root.findall("gpu")] == ["00000000:01:00.0", "00000000:02:00.0"]
+    addresses = [gpu.get("id") for gpu in root.findall("gpu")]
+    assert addresses == ["00000000:01:00.0", "00000000:02:00.0"]
     assert {gpu.findtext("fb_memory_usage/reserved") for gpu in root.iter("gpu")} == {"316 MiB"}
 
 
@@ -140,9 +145,9 @@ def test_an_unknown_argument_is_refused_by_a_tool_that_says_it_is_simulated(lab:
 
 
 def test_lspci_and_sysfs_show_the_chipset_slot(lab: Lab) -> None:
-    tree = lab.run("mixed", "readlink -f /sys/bus/pci/devices/0000:04:00.0; sudo lspci -vv -s 4:0.0")
-    assert "/0000:00:1c.4/0000:04:00.0" in tree.stdout
-    assert "Width x4 (downgraded)" in tree.stdout
+    where = lab.run("mixed", "readlink -f /sys/bus/pci/devices/0000:04:00.0").stdout
+    assert where.endswith("/0000:00:1c.4/0000:04:00.0\n")
+    assert "Width x4 (downgraded)" in lab.run("mixed", "sudo lspci -vv -s 4:0.0").stdout
 
 
 @pytest.mark.parametrize(
@@ -171,12 +176,13 @@ def test_a_lost_card_is_lost_to_nvml_and_keeps_its_address_in_the_report(lab: La
         listed = lab.run("matched", "nvidia-smi -L", check=False)
     finally:
         lab.lose_card("matched", 1, lost=False)
-    assert [gpu.findtext("product_name") for gpu in gpus] == ["NVIDIA GeForce RTX 3090", "GPU is lost"]
+    names = [gpu.findtext("product_name") for gpu in gpus]
+    assert names == ["NVIDIA GeForce RTX 3090", "GPU is lost"]
     assert gpus[1].get("id") == "00000000:02:00.0"
     assert listed.returncode == 15
 
 
-# --- cards under load ------------------------------------------------------------------------------
+# --- cards under load ---------------------------------------------------------------------------
 
 Serve = Callable[[str], None]
 
@@ -205,7 +211,7 @@ def llama_server(lab: Lab, installed: None) -> Iterator[Serve]:
         wait_for(lab, "matched", UNIT)
 
     yield serve
-    lab.run("matched", f"sudo systemctl stop {UNIT}; sudo systemctl reset-failed {UNIT}", check=False)
+    end(lab, "matched", UNIT)
 
 
 def test_idle_cards_read_zero(lab: Lab) -> None:
@@ -252,8 +258,7 @@ def serve_simulated_vllm(lab: Lab, flags: str, environment: str = "") -> str:
 @pytest.fixture
 def stop_simulated_vllm(lab: Lab) -> Iterator[None]:
     yield
-    unit = SIMULATED_UNIT
-    lab.run("mixed", f"sudo systemctl stop {unit}; sudo systemctl reset-failed {unit}", check=False)
+    end(lab, "mixed", SIMULATED_UNIT)
 
 
 @pytest.mark.usefixtures("stop_simulated_vllm")
@@ -277,10 +282,10 @@ def test_simulated_vllm_with_one_rank_leaves_a_card_idle(lab: Lab) -> None:
     assert cards(lab, "mixed") == ((0, 0), (0, 0))
 
 
-# --- coming and going ------------------------------------------------------------------------------
+# --- coming and going ---------------------------------------------------------------------------
 
 
-def test_a_second_lab_runs_beside_the_first_and_goes_without_a_trace(lab: Lab, tmp_path: Path) -> None:
+def test_a_second_lab_runs_beside_the_first_and_leaves_no_trace(lab: Lab, tmp_path: Path) -> None:
     second = Settings(checkout=tmp_path)
     try:
         cluster.up(second, ["twin=matched"])
@@ -303,9 +308,8 @@ def test_down_clears_an_up_that_was_killed_on_the_way(tmp_path: Path) -> None:
     )
     process = subprocess.Popen([sys.executable, "-c", program], cwd=HERE)
     deadline = time.monotonic() + 20
-    while not list(tmp_path.glob(".lab/*/hosts/matched/nspawn.pid")) and time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    while not list(tmp_path.glob(".lab/*/hosts/matched/console.log")):
+        assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -25,7 +25,10 @@ SEED = 7
 CONTEXT = 8192
 HF_SIZE_MIB = 8
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-WORDS = "the of and to in is that for on with as card model layer token memory split two".split()
+WORDS = (
+    "the", "of", "and", "to", "in", "is", "that", "for", "on", "with", "as", "card", "model",
+    "layer", "token", "memory", "split", "two",
+)  # fmt: skip
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -59,7 +62,7 @@ def shape_for(size_mib: int, vocab_size: int) -> Shape:
     return Shape(hidden, feed_forward, layers, heads, max(1, heads // 2), vocab_size)
 
 
-# --- the tokenizer: byte-level BPE, as GPT-2's ------------------------------------------------------
+# --- the tokenizer: byte-level BPE, as GPT-2's ---------------------------------------------------
 
 
 def byte_characters() -> list[str]:
@@ -145,7 +148,8 @@ def write_gguf(path: Path, shape: Shape, vocabulary: list[str]) -> None:
     add_tokenizer(writer, vocabulary)
     for name, weight in tensors(shape, vocabulary):
         values = rope_order(name, weight, shape)
-        writer.add_tensor(gguf_name(name), values if values.ndim == 1 else values.astype(np.float16))
+        kind = np.float32 if values.ndim == 1 else np.float16
+        writer.add_tensor(gguf_name(name), values.astype(kind))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -199,7 +203,7 @@ def rope_order(name: str, weight: Array, shape: Shape) -> Array:
     return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
-# --- Hugging Face ----------------------------------------------------------------------------------
+# --- Hugging Face --------------------------------------------------------------------------------
 
 
 def write_hf(folder: Path, shape: Shape, vocabulary: list[str]) -> None:
@@ -256,7 +260,7 @@ def hf_tokenizer(vocabulary: list[str]) -> dict[str, object]:
 
 
 def write_safetensors(path: Path, weights: dict[str, Array]) -> None:
-    """The format is eight bytes of header length, a JSON header, and the arrays one after another."""
+    """Eight bytes with the length of a JSON header, the header, then array after array."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, weight in weights.items():

@@ -43,7 +43,7 @@ class Lab:
     def run(
         self, host: str, command: str, check: bool = True, timeout: float = TIMEOUT_SECONDS
     ) -> Done:
-        """Run a shell command on a host as the operator. With `check`, AssertionError on failure."""
+        """Run a shell command as the operator. With `check`, a failure is an AssertionError."""
         return self._run(hosts.ssh(self.settings, self.host(host).name, command), check, timeout)
 
     def put(self, host: str, source: Path, target: str) -> None:
@@ -53,7 +53,7 @@ class Lab:
             subprocess.run(argv, stdin=file, check=True, env=environment())
 
     def exec(self, *argv: str, check: bool = False, timeout: float = TIMEOUT_SECONDS) -> Done:
-        """Run a command on the controller's side, where the hosts can be reached, in the checkout."""
+        """Run a command on the controller's side, where the hosts answer, in the checkout."""
         return self._run([*network.inside(self.settings), *argv], check, timeout)
 
     def pyinfra(self, *arguments: str, timeout: float = 600.0) -> Done:

@@ -151,9 +151,7 @@ def overlay_works(settings: Settings, path: Path) -> bool:
     probe = path / "probe"
     for name in ("lower", "upper", "work", "root"):
         (probe / name).mkdir(parents=True, exist_ok=True)
-    options = ",".join(
-        f"{kind}dir={probe / kind}" for kind in ("lower", "upper", "work")
-    )
+    options = ",".join(f"{kind}dir={probe / kind}" for kind in ("lower", "upper", "work"))
     try:
         run("mount", "-t", "overlay", settings.prefix, "-o", options, probe / "root")
         run("umount", probe / "root")

@@ -91,10 +91,10 @@ def equip(machine: machines.Machine, target: Path) -> None:
     directories = ["d /run/simulated-gpu 0755 root root -"]
     for card in machine.cards:
         (target / f"etc/simulated-gpu/{card.index}.env").write_text(f"PORT={card.port}\n")
-        enable(target, "multi-user", "simulated-gpu@.service", f"simulated-gpu@{card.index}.service")
+        enable(target, "multi-user", SERVICES[0], SERVICES[0].replace("@", f"@{card.index}"))
         # Sticky and open to all: a server of any user notes its own process there.
         directories.append(f"d /run/simulated-gpu/{card.index} 1777 root root -")
-    enable(target, "sysinit", "simulated-pci.service", "simulated-pci.service")
+    enable(target, "sysinit", SERVICES[1], SERVICES[1])
     rules = target / "etc/tmpfiles.d/simulated-gpu.conf"
     rules.parent.mkdir(parents=True, exist_ok=True)
     rules.write_text("\n".join(directories) + "\n")

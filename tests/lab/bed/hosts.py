@@ -103,7 +103,7 @@ def boot(settings: Settings, work: Path, host: str) -> None:
 def boot_as_unit(settings: Settings, work: Path, host: str) -> None:
     log = folder(work, host) / "console.log"
     run("systemd-run", "--quiet", "--collect", f"--unit={unit(settings, host)}",
-        "-p", "Delegate=yes", "-p", "KillMode=mixed",
+        "-p", "Delegate=yes", "-p", "KillMode=mixed", "-p", f"TimeoutStopSec={STOP_SECONDS}",
         "-p", f"RestartForceExitStatus={REBOOT_STATUS}",
         "-p", f"SuccessExitStatus={REBOOT_STATUS}",
         "-p", f"StandardOutput=append:{log}", "-p", f"StandardError=append:{log}",

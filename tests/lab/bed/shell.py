@@ -88,9 +88,8 @@ def run_visibly(
 
 def keep_tail(process: subprocess.Popen[str], tail: deque[str]) -> None:
     assert process.stdout is not None
-    tail_append = tail.append
-    for line in process.stdout:
-        tail_append(line)
+    with process.stdout as lines:
+        tail.extend(lines)
 
 
 def latest(pattern: str, lines: deque[str]) -> str:

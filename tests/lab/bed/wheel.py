@@ -18,9 +18,8 @@ def wheel(settings: Settings) -> Path:
     path = Path(run(sys.executable, SCRIPT, "--cache", settings.cache, "--where").strip())
     if not path.exists():
         needs.install(needs.COMPILER_FILES)
-        run_visibly(
-            "llama.cpp wheel", sys.executable, SCRIPT, "--cache", settings.cache, step=r"\[\d+/\d+\]"
-        )
+        command = (sys.executable, SCRIPT, "--cache", settings.cache)
+        run_visibly("llama.cpp wheel", *command, step=r"\[\d+/\d+\]")
     return path
 
 
