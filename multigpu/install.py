@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from multigpu.errors import MultigpuError
 from multigpu.hardware import Host
@@ -58,6 +59,16 @@ class Recipe:
     def stamp(self) -> str | None:
         """The file that says that the installation is complete."""
         return None if self.directory is None else f"{self.directory}/installed"
+
+
+class Files(Protocol):
+    """What recipes are made from; the controller's store reads it."""
+
+    def requirements(self, name: str) -> str:
+        """The text of a hashed lock, such as `vllm-0.33.0`."""
+
+    def identity(self, path: str) -> tuple[str, int]:
+        """SHA-256 and size in bytes of a file of the controller."""
 
 
 def already_there(executable: str) -> Recipe:

@@ -82,7 +82,13 @@ FILES = (
 DISKS = ("/", "/var/lib")
 
 UNIT_FILES = "/etc/systemd/system/multigpu-*"
-MANAGED = (UNIT_FILES, "/etc/multigpu/**", "/opt/multigpu/host/*")
+MANAGED = (
+    UNIT_FILES,
+    "/etc/multigpu/**",
+    "/opt/multigpu/host/*",
+    "/opt/multigpu/wheels/**",
+    "/var/lib/multigpu/models/**",
+)
 STAMPS = "/opt/multigpu/runtimes/*/installed"
 
 UNIT_PROPERTIES = (

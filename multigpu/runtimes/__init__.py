@@ -5,12 +5,13 @@ Adding a runtime touches its module, `RUNTIMES` and one test.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from multigpu.errors import WishError
 from multigpu.hardware import Host
-from multigpu.plan import Candidate, ModelSpec, Plan, Reason, Service, Wish
+from multigpu.install import Files, Recipe
+from multigpu.plan import Candidate, Check, ModelSpec, Plan, Reason, Service, Wish
 from multigpu.runtimes import llama_cpp, vllm
 
 
@@ -35,6 +36,16 @@ class Runtime(Protocol):
 
     def cautions(self, candidate: Candidate, host: Host, model: ModelSpec) -> Iterator[Reason]:
         """What the operator should know of a candidate that works."""
+
+    @property
+    def LOG_PATTERNS(self) -> tuple[str, ...]:
+        """Regular expressions of the log lines that `signs` reads."""
+
+    def signs(self, plan: Plan, lines: Sequence[str]) -> Iterator[Check]:
+        """What the engine's own log says of the plan."""
+
+    def recipe(self, host: Host, wish: Wish, files: Files) -> Recipe:
+        """How the runtime gets onto the host. Raises MultigpuError when it cannot."""
 
     def render(self, plan: Plan, executable: str, model_path: str) -> tuple[Service, ...]:
         """One service per replica."""

@@ -9,12 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from multigpu import install
 from multigpu import memory as m
 from multigpu.hardware import Gpu, Host
 from multigpu.placement import partition
-from multigpu.plan import Candidate, Memory, ModelSpec, Plan, Reason, Service, Strategy, Wish
+from multigpu.plan import (
+    Candidate,
+    Check,
+    Memory,
+    ModelSpec,
+    Plan,
+    Reason,
+    Service,
+    Strategy,
+    Wish,
+)
 from multigpu.runtimes.candidates import groups_of, sizes, whole
 from multigpu.runtimes.rendering import merged, replica_services
+from multigpu.runtimes.signs import equal, last
 
 NAME = "llama.cpp"
 VERSION = "0.3.36"
@@ -166,7 +178,10 @@ def _flags(plan: Plan, model_path: str, port: int) -> dict[str, str | None]:
     wish, chosen = plan.wish, plan.chosen
     seqs = m.engine_concurrency(chosen, wish)
     split = chosen.strategy is Strategy.LAYER_SPLIT
+    # --device is checked while it is read: names of --rpc must be known by then.
+    remote = {"--rpc": wish.flags["--rpc"]} if "--rpc" in wish.flags else {}
     flags: dict[str, str | None] = {
+        **remote,
         "--model": model_path,
         "--host": wish.bind,
         "--port": str(port),
@@ -197,3 +212,25 @@ def _devices(plan: Plan, replica: int) -> Sequence[str]:
         return plan.wish.devices[replica * size : (replica + 1) * size]
     amd = any(s.name == "HIP_VISIBLE_DEVICES" for s in plan.environment)
     return [f"{'ROCm' if amd else 'CUDA'}{i}" for i in range(size)]
+
+
+def recipe(host: Host, wish: Wish, files: install.Files) -> install.Recipe:
+    """From the wheel of the wish, else built on the host. Raises MultigpuError."""
+    if wish.wheel is not None:
+        return install.llama_cpp_wheel(VERSION, wish.wheel, *files.identity(wish.wheel))
+    return install.llama_cpp_source(VERSION, files.requirements(f"llama-cpp-python-{VERSION}"))
+
+
+# The buffer lines need --verbosity 4; without a line `offloaded` the model is served by the CPU.
+OFFLOADED = r"offloaded (\d+)/(\d+) layers to GPU"
+LOG_PATTERNS = (OFFLOADED, r"model buffer size", r"KV buffer size", r"failed to fit params")
+
+
+def signs(plan: Plan, lines: Sequence[str]) -> Iterator[Check]:
+    """All layers, the output layer included, are on the cards."""
+    units = plan.model.num_hidden_layers + 1
+    if last(OFFLOADED, lines) is None:
+        hint = "--verbosity 4 prints it; without it the CPU may be serving"
+        found = "llama-server says nothing of offloaded layers"
+        yield Check("offloaded", False, found, f"offloaded {units}/{units}", hint)
+    yield from equal("offloaded", "layers offloaded", OFFLOADED, lines, f"{units}/{units}")

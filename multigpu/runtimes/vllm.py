@@ -7,16 +7,18 @@ rank decides).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil, floor
 
+from multigpu import install
 from multigpu import memory as m
 from multigpu.groups import by_capability
 from multigpu.hardware import Gpu, Host, Mix, mix
 from multigpu.placement import even, partition
 from multigpu.plan import (
     Candidate,
+    Check,
     Memory,
     ModelSpec,
     Plan,
@@ -29,6 +31,7 @@ from multigpu.plan import (
 from multigpu.runtimes import vllm_rules
 from multigpu.runtimes.candidates import groups_of, sizes, tensor_parallel_teams, whole
 from multigpu.runtimes.rendering import merged, replica_services
+from multigpu.runtimes.signs import REDEPLOY, equal, last
 
 NAME = "vllm"
 VERSION = "0.33.0"
@@ -229,3 +232,26 @@ def _max_num_seqs(plan: Plan) -> int:
 
 def _peer_off(plan: Plan) -> bool:
     return any(s.name == "NCCL_P2P_DISABLE" and s.value == "1" for s in plan.environment)
+
+
+def recipe(host: Host, wish: Wish, files: install.Files) -> install.Recipe:
+    """From PyPI by the hashed lock. Raises MultigpuError when the host's Python is too old."""
+    return install.vllm(host, VERSION, files.requirements(f"vllm-{VERSION}"))
+
+
+WORLD_SIZE = r"world_size=(\d+)"
+KV_TOKENS = r"GPU KV cache size: ([\d,]+) tokens"
+LOG_PATTERNS = (WORLD_SIZE, KV_TOKENS, r"Custom allreduce is disabled", r"Model loading took")
+
+
+def signs(plan: Plan, lines: Sequence[str]) -> Iterator[Check]:
+    """As many ranks as planned, and a KV cache that holds the wished context."""
+    chosen = plan.chosen
+    ranks = chosen.tensor_parallel_size * chosen.pipeline_parallel_size
+    yield from equal("ranks", "world size", WORLD_SIZE, lines, str(ranks))
+    match = last(KV_TOKENS, lines)
+    if match is not None:
+        tokens = int(match[1].replace(",", ""))
+        found = f"KV cache of {tokens:,} tokens ({chosen.kv_tokens or 0:,} predicted)"
+        expected = f"at least one context of {plan.wish.context:,}"
+        yield Check("KV cache", tokens >= plan.wish.context, found, expected, REDEPLOY)

@@ -1,0 +1,58 @@
+"""Plans, recipes and rendered units of one host, put together from the controller's files."""
+
+from pathlib import Path
+
+from pyinfra import host
+
+from deploys.common import TEMPLATES, load_model, plan_file, services
+from multigpu.decide import decide
+from multigpu.generation import Deployment
+from multigpu.hardware import Host
+from multigpu.install import Upload
+from multigpu.plan import Plan
+from multigpu.runtimes import runtime
+from multigpu.store import archive, texts, uploads
+from multigpu.store.recipes import recipe
+from multigpu.units import render
+
+
+def decided(machine: Host, *, anew: bool = False) -> tuple[Plan, ...]:
+    """The plans that hold for this host; the plan file is written when they changed."""
+    path = plan_file()
+    decision = decide(
+        machine,
+        services(),
+        existing=texts.read_if_there(path),
+        path=str(path),
+        load_model=load_model,
+        anew=anew,
+    )
+    if texts.write(path, decision.text):
+        host.log(f"wrote {path}")
+    return decision.plans
+
+
+def program() -> Upload:
+    """The archive of host programs."""
+    return archive.host_program()
+
+
+def deployments(machine: Host, plans: tuple[Plan, ...]) -> tuple[Deployment, ...]:
+    """Everything that serving these plans needs on the host."""
+    return tuple(_deployment(machine, plan) for plan in plans)
+
+
+def _deployment(machine: Host, plan: Plan) -> Deployment:
+    installed = recipe(machine, plan, TEMPLATES)
+    model_path, files = uploads.model(plan.model, base=Path())
+    rendered = tuple(
+        render(
+            plan,
+            service,
+            host_program=program().path,
+            extra=installed.environment,
+            templates=texts.templates(TEMPLATES),
+        )
+        for service in runtime(plan.chosen.runtime).render(plan, installed.executable, model_path)
+    )
+    return Deployment(plan, installed, files, rendered)

@@ -1,0 +1,122 @@
+"""What every deploy begins with: the host's facts, its plans, and failing one host alone."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from socket import IPPROTO_TCP, TCP_NODELAY
+from typing import Any
+
+from pyinfra import host, inventory, logger, state
+from pyinfra.api.exceptions import PyinfraError
+
+from facts.machine import TIMEOUT_S, Machine
+from facts.model import ModelFiles
+from multigpu.errors import MultigpuError, NoPlan
+from multigpu.explain import explain_refusal
+from multigpu.generation import DIRECTORIES
+from multigpu.hardware import Host
+from multigpu.plan import ModelSpec, Source
+from multigpu.store import models
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = ROOT / "templates"
+
+
+def machine_name() -> str:
+    """The host's name in files and on screens."""
+    return str(host.name).removeprefix("@fake/")
+
+
+def privilege() -> dict[str, Any]:
+    """Global arguments that make an operation root: sudo, unless the inventory says otherwise."""
+    if host.data.get("_sudo") is not None or host.data.get("ssh_user") == "root":
+        return {}
+    return {"_sudo": True}
+
+
+def plan_file() -> Path:
+    """`plans/<host>.yaml` where pyinfra runs, unless `plans_directory` is set."""
+    return Path(host.data.get("plans_directory", "plans")) / f"{machine_name()}.yaml"
+
+
+def services() -> Mapping[str, Any]:
+    """What the inventory asks of this host. Raises MultigpuError when that is nothing."""
+    found = host.data.get("services")
+    if not isinstance(found, Mapping) or not found:
+        raise MultigpuError(
+            f"{machine_name()} has no services: give it services = {{'chat': {{'model': ...}}}} in "
+            "the inventory or its group data"
+        )
+    return found
+
+
+def rehearsal_directory() -> Path | None:
+    """Set in the inventory where there is no host: files are written here, nothing is applied."""
+    found = host.data.get("rehearsal_directory")
+    return Path(found) / machine_name() if found else None
+
+
+def say(screen: str) -> None:
+    """Print one host's screen in one piece."""
+    logger.info("\n%s\n", screen.rstrip("\n"))
+
+
+def refuse(reason: str) -> None:
+    """Fail this host alone, with one line."""
+    host.log_styled(reason, fg="red", log_func=logger.error)
+    state.fail_hosts({inventory.get_host(host.name)})  # type: ignore[no-untyped-call]
+
+
+def guarded(order: Callable[[], None]) -> Callable[[], None]:
+    """One host's refusal or bug must not take the fleet along; a bug keeps its traceback."""
+
+    @wraps(order)
+    def run() -> None:
+        try:
+            no_delay()
+            order()
+        except PyinfraError:
+            raise
+        except NoPlan as error:
+            say(explain_refusal(error, machine_name(), ", ".join(services())))
+            refuse(str(error))
+        except MultigpuError as error:
+            refuse(str(error))
+        except Exception as error:
+            logger.error(traceback.format_exc())
+            refuse(f"a bug in multigpu, {type(error).__name__}: {error} (please report)")
+
+    return run
+
+
+def no_delay() -> None:
+    """pyinfra leaves Nagle's algorithm on, which costs about 45 ms a command."""
+    client = getattr(host.connector, "client", None)
+    transport = client.get_transport() if client is not None else None
+    setsockopt = getattr(getattr(transport, "sock", None), "setsockopt", None)
+    if setsockopt is not None:  # the channel of a jump host has none
+        setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+
+
+def captured() -> tuple[Host, str] | None:
+    """This host's facts and their text in one round trip; None when pyinfra failed the host."""
+    return host.get_fact(
+        Machine,
+        machine=machine_name(),
+        paths=tuple(DIRECTORIES),
+        _timeout=TIMEOUT_S,
+        **privilege(),
+    )
+
+
+def load_model(reference: str) -> ModelSpec:
+    """Facts of a model, wherever it lies; asks the host only for a path of the host."""
+    if models.source(reference, base=Path()) is not Source.HOST:
+        return models.load(reference, base=Path())
+    files = host.get_fact(ModelFiles, path=reference, _timeout=TIMEOUT_S, **privilege())
+    if files is None:
+        raise MultigpuError(f"{reference}: the host gave no answer about it")
+    return models.load_host_model(reference, files)

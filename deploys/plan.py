@@ -1,0 +1,24 @@
+"""How each service should use the cards, why, and why not otherwise.
+
+    pyinfra inventories/homelab.py deploys/plan.py
+
+Plans anew and writes plans/<host>.yaml; pins and comments in it are kept. Changes nothing on hosts.
+"""
+
+from deploys.assembly import decided
+from deploys.common import captured, guarded, say
+from multigpu.explain import explain
+
+
+@guarded
+def plan_host() -> None:
+    """Print and write this host's plans."""
+    found = captured()
+    if found is None:
+        return
+    for plan in decided(found[0], anew=True):
+        say(explain(plan))
+
+
+if not __package__:
+    plan_host()

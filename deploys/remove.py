@@ -1,0 +1,24 @@
+"""Take the services away again.
+
+pyinfra inventories/homelab.py deploys/remove.py
+pyinfra inventories/homelab.py deploys/remove.py --data purge=yes   also runtimes, models, account
+"""
+
+from pyinfra import host
+
+from deploys.common import captured, guarded, privilege
+from operations.remove import remove
+
+
+@guarded
+def remove_services() -> None:
+    """Stop and delete every unit of ours; nothing when there is none."""
+    found = captured()
+    if found is None:
+        return
+    purge = str(host.data.get("purge", "no")) == "yes"
+    remove(name="Remove services", machine=found[0], purge=purge, **privilege())
+
+
+if not __package__:
+    remove_services()

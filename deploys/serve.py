@@ -1,0 +1,54 @@
+"""From a bare host to a verified service; a second run changes nothing.
+
+    pyinfra inventories/homelab.py deploys/serve.py
+
+Applies plans/<host>.yaml, planning first where there is none or where the wish changed. Where the
+inventory sets `rehearsal_directory`, files are written there and no host is touched.
+"""
+
+from deploys.assembly import decided, deployments, program
+from deploys.common import captured, guarded, privilege, rehearsal_directory, say
+from multigpu.explain import explain
+from multigpu.generation import Deployment
+from multigpu.store import rehearsal
+from operations.layout import layout
+from operations.runtime import runtimes
+from operations.units import converge, install_text
+from operations.uploads import uploads
+from operations.verify import verify
+
+
+@guarded
+def serve() -> None:
+    """Order: account, files, runtime, text, processes, verification."""
+    found = captured()
+    if found is None:
+        return
+    machine = found[0]
+    plans = decided(machine)
+    for plan in plans:
+        say(explain(plan))
+    wanted = deployments(machine, plans)
+    units = tuple(unit for deployment in wanted for unit in deployment.units)
+    directory = rehearsal_directory()
+    if directory is not None:
+        rehearsal.write(directory, units)
+        return
+    root = privilege()
+    layout(name="Account and directories", machine=machine, **root)
+    uploads(name="Programs, wheels and models", machine=machine, wanted=files(wanted), **root)
+    recipes = tuple(dict.fromkeys(deployment.recipe for deployment in wanted))
+    runtimes(name="Runtime", machine=machine, recipes=recipes, **root)
+    install_text(name="Unit and environment files", machine=machine, units=units, **root)
+    converge(name="Processes", machine=machine, units=units, **root)
+    verify(name="Verification", program=program().path, deployments=wanted, **root)
+
+
+def files(wanted: tuple[Deployment, ...]) -> tuple:  # type: ignore[type-arg]
+    """Every file the host needs, each once."""
+    each = [*(d.recipe.uploads for d in wanted), *(d.models for d in wanted)]
+    return tuple(dict.fromkeys((program(), *(upload for group in each for upload in group))))
+
+
+if not __package__:
+    serve()

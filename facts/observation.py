@@ -1,0 +1,36 @@
+"""What running services do under a short load: one round trip per host."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+
+from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
+from typing_extensions import override
+
+from multigpu import observation
+from multigpu.errors import MultigpuError
+from multigpu.observation import ServiceSeen
+
+
+class Observation(FactBase[tuple[ServiceSeen, ...] | None]):
+    """Runs `observe` on the host. Arguments: the program archive's path and the specs."""
+
+    @staticmethod
+    @override
+    def default() -> None:
+        return None
+
+    @override
+    def command(self, program: str, specs: Iterable[Mapping[str, object]]) -> str:
+        spec = json.dumps(list(specs))
+        return f"python3 {shlex.quote(program)} observe --spec {shlex.quote(spec)}"
+
+    @override
+    def process(self, output: list[str]) -> tuple[ServiceSeen, ...]:
+        try:
+            return observation.read("\n".join(output))
+        except MultigpuError as error:
+            raise FactProcessError(str(error)) from None

@@ -1,0 +1,148 @@
+"""Unit and environment files, and the processes that run them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Generator, Iterator
+
+from pyinfra import host
+from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
+
+from multigpu import generation
+from multigpu.hardware import Host
+from multigpu.units import UNIT_DIRECTORY, RenderedUnit, TextFile
+from operations.common import Staging
+
+# Unit files are verified before anything is swapped in: an unknown key is only a warning to
+# systemd-analyze (rc 0), so any line on stderr refuses. Verified under their final names, in a
+# directory of their own; environment files come first, so that a unit never sees half of them.
+_SWAP = """\
+import json, os, shutil, subprocess, sys, tempfile
+staging, manifest = sys.argv[1], json.load(open(sys.argv[1] + "/manifest"))
+units = [m for m in manifest if m["path"].endswith(".service")]
+with tempfile.TemporaryDirectory() as directory:
+    names = []
+    for unit in units:
+        names.append(os.path.join(directory, os.path.basename(unit["path"])))
+        shutil.copyfile(os.path.join(staging, unit["staged"]), names[-1])
+    for name in names:
+        done = subprocess.run(
+            ["systemd-analyze", "verify", "--recursive-errors=no", name],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if done.returncode or done.stderr.strip():
+            sys.exit("multigpu: systemd-analyze verify refuses %s: %s" % (
+                os.path.basename(name), done.stderr.decode("utf-8", "replace").strip()))
+for file in manifest:
+    new = file["path"] + ".multigpu-new"
+    os.makedirs(os.path.dirname(new), exist_ok=True)
+    with open(os.path.join(staging, file["staged"]), "rb") as source, open(new, "wb") as target:
+        os.fchmod(target.fileno(), int(file["mode"], 8))
+        shutil.copyfileobj(source, target)
+        target.flush()
+        os.fsync(target.fileno())
+for file in manifest:
+    os.replace(file["path"] + ".multigpu-new", file["path"])
+if units:
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+"""
+
+
+@operation()
+def install_text(
+    *, machine: Host, units: tuple[RenderedUnit, ...]
+) -> Generator[StringCommand | FileUploadCommand, None, None]:
+    """Install several files as one step: staged, verified, swapped; nothing when all are equal."""
+    files = generation.files_to_install(machine, units)
+    if not files:
+        host.noop("unit and environment files are as rendered")
+        return
+    staging = Staging()
+    yield staging.create()
+    for number, file in enumerate(files):
+        yield staging.put(io.BytesIO(file.content.encode()), str(number))
+    yield staging.put(io.BytesIO(_manifest(files).encode()), "manifest")
+    yield StringCommand("python3", "-c", QuoteString(_SWAP), staging.path)
+    yield staging.remove()
+
+
+def _manifest(files: tuple[TextFile, ...]) -> str:
+    return json.dumps(
+        [
+            {"path": file.path, "staged": str(number), "mode": file.mode}
+            for number, file in enumerate(files)
+        ]
+    )
+
+
+# Waits for READY=1 of the supervisor; a failed start shows the engine's last words.
+_START = """\
+unit=$1 verb=$2 limit=$3
+if [ "$verb" != wait ]; then
+  systemctl reset-failed "$unit" 2>/dev/null
+  systemctl --no-block "$verb" "$unit" || exit 1
+fi
+waited=0
+while :; do
+  state=$(systemctl show -p ActiveState --value "$unit")
+  status=$(systemctl show -p StatusText --value "$unit")
+  restarts=$(systemctl show -p NRestarts --value "$unit")
+  [ "$state" = active ] && [ "$status" = serving ] && exit 0
+  if [ "$state" = failed ] || [ "$restarts" -ge 2 ] || [ "$waited" -gt "$limit" ]; then break; fi
+  sleep 0.5; waited=$((waited + 1))
+  [ $((waited % 40)) -eq 0 ] && echo "$unit: $status ($((waited / 2)) s)"
+done
+echo "multigpu: $unit did not become ready: $state, $status" >&2
+journalctl -q -u "$unit" -n 12 -o cat --no-pager >&2
+exit 1
+"""
+
+
+@operation()
+def converge(
+    *, machine: Host, units: tuple[RenderedUnit, ...]
+) -> Generator[StringCommand, None, None]:
+    """Enabled, loaded as on disk, and running the rendered revision; obsolete units are removed."""
+    changed = False
+    for command in _commands(machine, units):
+        changed = True
+        yield command
+    if not changed:
+        host.noop("the running processes carry the rendered revision")
+
+
+def _commands(machine: Host, units: tuple[RenderedUnit, ...]) -> Iterator[StringCommand]:
+    for name in generation.obsolete_units(machine, units):
+        yield remove_unit(name)
+    if generation.needs_reload(machine, units):
+        yield StringCommand("systemctl", "daemon-reload")
+    for unit in units:
+        if generation.needs_enable(machine, unit):
+            yield StringCommand("systemctl", "enable", "--quiet", QuoteString(unit.name))
+        reason = generation.restart_reason(machine, unit)
+        if reason is not None:
+            host.log(f"{unit.name}: {reason}")
+            yield _start(unit, "restart")
+    for unit in units:
+        if generation.restart_reason(machine, unit) is None and generation.waits(machine, unit):
+            yield _start(unit, "wait")
+
+
+def _start(unit: RenderedUnit, verb: str) -> StringCommand:
+    start_s = int(unit.start_s)
+    return StringCommand(
+        "sh", "-c", QuoteString(_START), "multigpu-start", QuoteString(unit.name), verb, start_s * 2
+    )
+
+
+def remove_unit(name: str) -> StringCommand:
+    """Stop, disable and delete one unit of ours with its environment file."""
+    service = name.removeprefix("multigpu-").removesuffix(".service")
+    return StringCommand(
+        StringCommand("systemctl", "disable", "--now", "--quiet", QuoteString(name)),
+        ";",
+        StringCommand("rm", "-f", QuoteString(f"{UNIT_DIRECTORY}/{name}")),
+        StringCommand("&&", "rm", "-f", QuoteString(f"/etc/multigpu/{service}.env")),
+        StringCommand("&&", "systemctl", "daemon-reload"),
+        StringCommand(";", "systemctl", "reset-failed", QuoteString(name), "2>/dev/null;", "true"),
+    )
