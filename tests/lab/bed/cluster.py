@@ -217,9 +217,9 @@ def down(settings: Settings) -> None:
 
 def remove_everything(settings: Settings) -> None:
     """Works from names alone, so that it needs no state that a failure may have lost."""
+    known = cgroups.hosts(settings) | hosts.units(settings)
     for work in settings.works:
-        names = {entry.name for entry in (work / "hosts").glob("*")} | cgroups.hosts(settings)
-        stop_all(settings, work, names)
+        stop_all(settings, work, known | {entry.name for entry in (work / "hosts").glob("*")})
     cgroups.remove_parents(settings)
     for target in mounts(settings):
         run("umount", "--lazy", target)

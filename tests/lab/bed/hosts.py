@@ -115,6 +115,16 @@ def unit(settings: Settings, host: str) -> str:
     return f"{settings.prefix}-{host}.service"
 
 
+def units(settings: Settings) -> set[str]:
+    """Hosts that this machine's systemd runs for this lab."""
+    if not cgroups.systemd_runs_here():
+        return set()
+    pattern = unit(settings, "*")
+    listed = run("systemctl", "list-units", "--all", "--plain", "--no-legend", pattern)
+    names = (line.split()[0] for line in listed.splitlines())
+    return {name.removeprefix(f"{settings.prefix}-").removesuffix(".service") for name in names}
+
+
 # Enters the cgroups named before "--", then runs nspawn again for every reboot.
 SUPERVISOR = f"""
 while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs"; shift; done; shift
