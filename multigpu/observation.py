@@ -1,0 +1,115 @@
+"""What `multigpu.host.observe` saw of running services: the values, and the reader of its JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import cattrs
+
+from multigpu.errors import CaptureError
+from multigpu.plan import Plan
+from multigpu.units import RenderedUnit
+
+SCHEMA = 1
+END = "multigpu-observation-end"
+SECONDS = 8
+MAX_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class LoadSeen:
+    """Counts of the load; `sample_text` is the begin of one completion."""
+
+    seconds: float
+    completed: int
+    failed: int
+    completion_tokens: int
+    sample_text: str | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class CardSeen:
+    """NVML samples of one card under load: percent, MiB (largest seen), watts."""
+
+    index: int
+    uuid: str | None
+    utilization: tuple[int, ...]
+    power_w: tuple[float, ...]
+    memory_used_mib: int | None
+    memory_total_mib: int | None
+    processes: tuple[tuple[int, int | None], ...]
+    error: str | None
+
+    @property
+    def busy_percent(self) -> float | None:
+        """Mean utilization, or None when there is no sample."""
+        return sum(self.utilization) / len(self.utilization) if self.utilization else None
+
+
+@dataclass(frozen=True)
+class UnitSeen:
+    """One unit: its state, the engine's command line and chosen environment, its log lines."""
+
+    unit: str
+    active_state: str | None
+    sub_state: str | None
+    n_restarts: int
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    log: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServiceSeen:
+    """Everything seen of one service."""
+
+    name: str
+    load: LoadSeen
+    gpus: tuple[CardSeen, ...]
+    nvml_error: str | None
+    units: tuple[UnitSeen, ...]
+
+
+def read(text: str) -> tuple[ServiceSeen, ...]:
+    """The printed observation as values. Raises CaptureError when it is not a whole one."""
+    line = next((line for line in text.splitlines() if line.startswith('{"schema"')), None)
+    if line is None:
+        printed = " ".join(text.split())[-200:] or "nothing"
+        raise CaptureError(f"the observation printed no result, it ends: {printed}")
+    try:
+        document = json.loads(line)
+    except ValueError:
+        raise CaptureError("the observation was cut short: run deploys/verify.py again") from None
+    if document.get("schema") != SCHEMA or document.get("end") != END:
+        raise CaptureError("the observation is of another version: run deploys/serve.py again")
+    try:
+        return cattrs.structure(document["services"], tuple[ServiceSeen, ...])
+    except (cattrs.BaseValidationError, KeyError, TypeError, ValueError) as error:
+        raise CaptureError(
+            f"the observation does not have the expected shape, {type(error).__name__}: "
+            "run deploys/serve.py again"
+        ) from None
+
+
+def spec(
+    plan: Plan, units: Iterable[RenderedUnit], log_patterns: Iterable[str]
+) -> dict[str, object]:
+    """What `observe` is to do for one service, as JSON-ready values."""
+    return {
+        "name": plan.wish.name,
+        "model": served_model_name(plan),
+        "concurrency": plan.wish.concurrency,
+        "seconds": SECONDS,
+        "max_tokens": MAX_TOKENS,
+        "units": [{"unit": unit.name, "url": unit.url} for unit in units],
+        "environment_names": [setting.name for setting in plan.environment],
+        "log_patterns": list(log_patterns),
+    }
+
+
+def served_model_name(plan: Plan) -> str:
+    """The name clients ask for: the wish's, else the service's."""
+    return plan.wish.served_model_name or plan.wish.name

@@ -1,0 +1,57 @@
+"""Text files of the controller: templates, locks, plan files, captured machines."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from multigpu.errors import MultigpuError
+from multigpu.units import ENVIRONMENT_TEMPLATE, UNIT_TEMPLATE
+
+
+def templates(directory: Path) -> Mapping[str, str]:
+    """The unit and environment templates by name. Raises MultigpuError when one is missing."""
+    return {name: read(directory / name) for name in (UNIT_TEMPLATE, ENVIRONMENT_TEMPLATE)}
+
+
+def requirements(directory: Path, name: str) -> str:
+    """A hashed lock, such as `vllm-0.33.0`. Raises MultigpuError when there is none."""
+    return read(directory / "requirements" / f"{name}.txt")
+
+
+def read(path: Path) -> str:
+    """A text file. Raises MultigpuError, naming it, when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MultigpuError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_if_there(path: Path) -> str | None:
+    """A text file, None when there is none. Raises MultigpuError when it cannot be read."""
+    return read(path) if path.exists() else None
+
+
+def write(path: Path, text: str) -> bool:
+    """Write a text file whole or not at all. True when its content changed."""
+    if read_if_there(path) == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return True
+
+
+@cache
+def file_identity(path: str) -> tuple[str, int]:
+    """SHA-256 and size in bytes of a file of the controller, read once per run."""
+    try:
+        with open(path, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return digest, os.path.getsize(path)
+    except OSError as error:
+        raise MultigpuError(f"{path}: {error.strerror}") from None
