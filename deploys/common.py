@@ -85,6 +85,8 @@ def guarded(order: Callable[[], None]) -> Callable[[], None]:
             refuse(str(error))
         except MultigpuError as error:
             refuse(str(error))
+        except EOFError:  # pyinfra asks for the password, and there is nobody to answer
+            refuse("sudo wants a password here: allow it without, or set _use_sudo_password")
         except Exception as error:
             logger.error(traceback.format_exc())
             refuse(f"a bug in multigpu, {type(error).__name__}: {error} (please report)")
