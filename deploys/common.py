@@ -18,6 +18,7 @@ from multigpu.errors import MultigpuError, NoPlan
 from multigpu.explain import explain_refusal
 from multigpu.generation import DIRECTORIES
 from multigpu.hardware import Host
+from multigpu.observation import SECONDS
 from multigpu.plan import ModelSpec, Source
 from multigpu.store import models
 
@@ -57,6 +58,11 @@ def rehearsal_directory() -> Path | None:
     """Set in the inventory where there is no host: files are written here, nothing is applied."""
     found = host.data.get("rehearsal_directory")
     return Path(found) / machine_name() if found else None
+
+
+def verify_s() -> int:
+    """Seconds of load of one verification."""
+    return int(host.data.get("verify_s", SECONDS))
 
 
 def say(screen: str) -> None:

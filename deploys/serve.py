@@ -7,7 +7,7 @@ inventory sets `rehearsal_directory`, files are written there and no host is tou
 """
 
 from deploys.assembly import decided, deployments, program
-from deploys.common import captured, guarded, privilege, rehearsal_directory, say
+from deploys.common import captured, guarded, privilege, rehearsal_directory, say, verify_s
 from multigpu.explain import explain
 from multigpu.generation import Deployment
 from multigpu.store import rehearsal
@@ -41,7 +41,9 @@ def serve() -> None:
     runtimes(name="Runtime", machine=machine, recipes=recipes, **root)
     install_text(name="Unit and environment files", machine=machine, units=units, **root)
     converge(name="Processes", machine=machine, units=units, **root)
-    verify(name="Verification", program=program().path, deployments=wanted, **root)
+    verify(
+        name="Verification", program=program().path, deployments=wanted, seconds=verify_s(), **root
+    )
 
 
 def files(wanted: tuple[Deployment, ...]) -> tuple:  # type: ignore[type-arg]

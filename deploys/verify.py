@@ -6,7 +6,7 @@ Drives a short load against the running services. Changes nothing; fails the hos
 """
 
 from deploys.assembly import decided, deployments, program
-from deploys.common import captured, guarded, privilege
+from deploys.common import captured, guarded, privilege, verify_s
 from operations.verify import verify
 
 
@@ -18,7 +18,13 @@ def verify_host() -> None:
         return
     machine = found[0]
     wanted = deployments(machine, decided(machine))
-    verify(name="Verification", program=program().path, deployments=wanted, **privilege())
+    verify(
+        name="Verification",
+        program=program().path,
+        deployments=wanted,
+        seconds=verify_s(),
+        **privilege(),
+    )
 
 
 if not __package__:

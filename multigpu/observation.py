@@ -95,19 +95,27 @@ def read(text: str) -> tuple[ServiceSeen, ...]:
 
 
 def spec(
-    plan: Plan, units: Iterable[RenderedUnit], log_patterns: Iterable[str]
+    plan: Plan,
+    units: Iterable[RenderedUnit],
+    log_patterns: Iterable[str],
+    seconds: int = SECONDS,
 ) -> dict[str, object]:
     """What `observe` is to do for one service, as JSON-ready values."""
     return {
         "name": plan.wish.name,
         "model": served_model_name(plan),
-        "concurrency": plan.wish.concurrency,
-        "seconds": SECONDS,
+        "concurrency": users(plan),
+        "seconds": seconds,
         "max_tokens": MAX_TOKENS,
         "units": [{"unit": unit.name, "url": unit.url} for unit in units],
         "environment_names": [setting.name for setting in plan.environment],
         "log_patterns": list(log_patterns),
     }
+
+
+def users(plan: Plan) -> int:
+    """Requests in flight at each engine: replicas share what was wished for."""
+    return max(1, -(-plan.wish.concurrency // plan.chosen.replicas))
 
 
 def served_model_name(plan: Plan) -> str:

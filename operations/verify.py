@@ -16,14 +16,14 @@ from operations.common import fail
 
 @operation()
 def verify(
-    *, program: str, deployments: tuple[Deployment, ...]
+    *, program: str, deployments: tuple[Deployment, ...], seconds: int = observation.SECONDS
 ) -> Generator[FunctionCommand, None, None]:
     """Nothing when all checks pass; a failing command with one line a service otherwise."""
     if not state.is_executing:
         host.noop("checked once the services run")
         return
     specs = [
-        observation.spec(d.plan, d.units, runtime(d.plan.chosen.runtime).LOG_PATTERNS)
+        observation.spec(d.plan, d.units, runtime(d.plan.chosen.runtime).LOG_PATTERNS, seconds)
         for d in deployments
     ]
     seen = host.get_fact(Observation, program=program, specs=specs, _timeout=300)

@@ -75,7 +75,7 @@ def sample(pynvml: Any, card: dict[str, Any]) -> None:
         handle = pynvml.nvmlDeviceGetHandleByIndex(card["index"])
         uuid = pynvml.nvmlDeviceGetUUID(handle)
         card["uuid"] = uuid.decode() if isinstance(uuid, bytes) else uuid
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        memory = memory_info(pynvml, handle)
         card["memory_total_mib"] = memory.total // MIB
         card["memory_used_mib"] = max(card["memory_used_mib"] or 0, memory.used // MIB)
         card["utilization"].append(int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu))
@@ -83,6 +83,14 @@ def sample(pynvml: Any, card: dict[str, Any]) -> None:
         card["error"] = str(error)
         return
     optional(pynvml, card, handle)
+
+
+def memory_info(pynvml: Any, handle: Any) -> Any:
+    """Version 2 tells used from reserved memory; drivers before 510 have version 1 only."""
+    try:
+        return pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
+    except (pynvml.NVMLError, AttributeError):
+        return pynvml.nvmlDeviceGetMemoryInfo(handle)
 
 
 def optional(pynvml: Any, card: dict[str, Any], handle: Any) -> None:

@@ -1,4 +1,4 @@
-"""The `lab` fixture: two hosts with simulated GPUs for the whole test session.
+"""The `lab` fixture: four hosts with simulated GPUs for the whole test session.
 
 A lab that is up already is used and left up; otherwise the last session that uses it takes it down.
 """
@@ -14,12 +14,12 @@ from bed import cluster
 from bed.client import Lab
 from bed.settings import LabNotPossible, Settings
 
-MACHINES = ["matched", "mixed"]
+MACHINES = ["matched", "mixed", "third=matched", "fourth=mixed"]
 
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """Hosts `matched` and `mixed`, up. Skips with the reason where the lab is not possible."""
+    """Hosts `matched`, `mixed`, `third`, `fourth`, up. Skips with the reason where the lab is not possible."""
     settings = Settings()
     settings.cache.mkdir(parents=True, exist_ok=True)
     with (settings.cache / f".{settings.prefix}.users").open("w") as users:
@@ -34,7 +34,7 @@ def lab() -> Iterator[Lab]:
 
 def bring_up(settings: Settings) -> Lab:
     running = {row.name for row in cluster.read_hosts(settings)}
-    if not running >= set(MACHINES):
+    if not running >= {word.partition("=")[0] for word in MACHINES}:
         cluster.up(settings, MACHINES)
         (settings.state / "for-tests").touch()
     return Lab.running(settings)

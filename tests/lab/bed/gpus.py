@@ -34,6 +34,9 @@ PROGRAMS = {
     "vllm": HOME / "bin/vllm",
 }
 SERVICES = ("simulated-gpu@.service", "simulated-pci.service")
+# The simulated vLLM notes itself there, which the hardened units would not let it.
+DROP_IN = Path("multigpu-.service.d/simulated-gpu.conf")
+NOTES_ALLOWED = "[Service]\nReadWritePaths=-/run/simulated-gpu\n"
 
 
 def library_path() -> Path:
@@ -76,6 +79,9 @@ def layer(settings: Settings, wheel_file: Path, target: Path) -> None:
         place(GUEST / name, target / where, 0o755)
     for name in SERVICES:
         place(GUEST / name, target / UNITS / name)
+    drop_in = target / UNITS / DROP_IN
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text(NOTES_ALLOWED)
 
 
 def place(source: Path, target: Path, mode: int = 0o644) -> None:

@@ -50,7 +50,8 @@ struct gpu {
 };
 
 struct pair { u32 ancestor, p2p, nvlinks; };
-struct process { u32 pid; u64 idle_kib; };
+/* A server may claim memory that it does not really hold: nobody has 24 GiB to spare here. */
+struct process { u32 pid; u64 idle_kib, claimed_kib; };
 
 static struct gpu gpus[MAX_GPUS];
 static struct pair pairs[MAX_GPUS][MAX_GPUS];
@@ -206,7 +207,9 @@ static int processes_of(int gpu, struct process *found) {
     u32 pid = (u32)strtoul(entry->d_name, NULL, 10);
     if (!pid || !is_alive(pid) || !read_text(state_path(gpu, entry->d_name), text, sizeof text))
       continue;
-    found[count++] = (struct process){pid, strtoull(text, NULL, 10)};
+    u64 idle_kib = 0, claimed_kib = 0;
+    sscanf(text, "%llu %llu", &idle_kib, &claimed_kib);
+    found[count++] = (struct process){pid, idle_kib, claimed_kib};
   }
   closedir(directory);
   return count;
@@ -214,7 +217,8 @@ static int processes_of(int gpu, struct process *found) {
 
 static u64 memory_of(const struct process *process) {
   u64 kib = anonymous_kib(process->pid);
-  return kib > process->idle_kib ? (kib - process->idle_kib) << 10 : 0;
+  u64 held_kib = kib > process->idle_kib ? kib - process->idle_kib : 0;
+  return (held_kib + process->claimed_kib) << 10;
 }
 
 static u64 total_of(int gpu) { return gpus[gpu].memory_mib << 20; }

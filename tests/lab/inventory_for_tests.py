@@ -1,0 +1,25 @@
+"""The lab's inventory with other wishes: `MULTIGPU_LAB_SERVICES` holds them as JSON."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from inventories.lab import data, read_hosts
+
+_wishes = json.loads(os.environ.get("MULTIGPU_LAB_SERVICES", "{}"))
+_seconds = int(os.environ.get("MULTIGPU_LAB_VERIFY_S", "3"))
+
+
+def _data(row):
+    found = data(row)
+    if _wishes.get("replace"):
+        services = _wishes["services"]
+    else:
+        services = {"chat": {**found["services"]["chat"], **_wishes.get("chat", {})}}
+    return {**found, "services": services, "verify_s": _seconds}
+
+
+gpu_hosts = [(row["name"], _data(row)) for row in read_hosts()]

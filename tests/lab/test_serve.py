@@ -1,0 +1,146 @@
+"""The whole path on real hosts with simulated GPUs: serve, serve again, drift, wrong splits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bed.client import Lab
+
+pytestmark = pytest.mark.lab
+ROOT = Path(__file__).resolve().parents[2]
+INVENTORY = "tests/lab/inventory_for_tests.py"
+UNIT = "/etc/systemd/system/multigpu-chat.service"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pyinfra run: exit status, what changed and failed where, and all it said."""
+
+    status: int
+    results: dict[str, Any]
+    said: str
+
+    @property
+    def totals(self) -> dict[str, int]:
+        return self.results["totals"]
+
+    @property
+    def changed(self) -> list[tuple[str, str]]:
+        return [(op["name"], h) for op in self.results["operations"] for h in op["success"]]
+
+    def lines(self, word: str) -> list[str]:
+        return [line for line in self.said.splitlines() if word in line]
+
+
+def pyinfra(lab: Lab, deploy: str, *arguments: str, **wishes: Any) -> Run:
+    done = lab.exec(
+        "env",
+        f"MULTIGPU_LAB_SERVICES={json.dumps(wishes)}",
+        *(sys.executable, "-m", "pyinfra", INVENTORY, deploy, "-y", "--json", *arguments),
+        timeout=300,
+    )
+    results = json.loads(done.stdout)["results"] if done.stdout.strip() else {}
+    return Run(done.returncode, results, done.stderr)
+
+
+def serve(lab: Lab, *arguments: str, **wishes: Any) -> Run:
+    return pyinfra(lab, "deploys/serve.py", *arguments, **wishes)
+
+
+@pytest.fixture(scope="module")
+def served(lab: Lab) -> Iterator[Lab]:
+    """All hosts of the lab serve the tiny model over both of their cards."""
+    run = serve(lab)
+    assert run.status == 0, run.said
+    yield lab
+
+
+def test_the_second_serve_changes_nothing_on_any_host(served: Lab) -> None:
+    run = serve(served)
+    assert (run.status, run.totals["success"], run.totals["error"]) == (0, 0, 0), run.said
+    assert len(run.lines("all checks passed")) == len(served.hosts)
+
+
+def test_the_model_answers_and_every_screen_says_simulated(served: Lab) -> None:
+    body = json.dumps({"prompt": "two", "max_tokens": 4})
+    answer = served.run("matched", f"curl -s -d '{body}' 127.0.0.1:8000/v1/completions").stdout
+    assert json.loads(answer)["usage"]["completion_tokens"] == 4
+    survey = pyinfra(served, "deploys/survey.py", "--limit", "matched")
+    assert "SIMULATED" in survey.said
+
+
+def test_the_service_is_unprivileged_and_its_code_belongs_to_root(served: Lab) -> None:
+    who = served.run("matched", "ps -o user= -p $(systemctl show -P MainPID multigpu-chat)").stdout
+    assert who.strip() == "multigpu"
+    owned = served.run("matched", "find /opt/multigpu /etc/multigpu ! -user root").stdout
+    assert owned == ""
+
+
+def test_a_run_cut_short_after_writing_the_unit_restarts_on_the_next_run(served: Lab) -> None:
+    wish = {"context": 1024}
+    cut = pyinfra(served, "tests/lab/cut_short.py", "--limit", "matched", chat=wish)
+    assert cut.changed == [("Unit and environment files", "matched")], cut.said
+    assert "--ctx-size 4096" in running(served), "the old process still runs"
+    run = serve(served, "--limit", "matched", chat=wish)
+    assert run.changed == [("Processes", "matched")], run.said
+    assert "--ctx-size 2048" in running(served)
+    assert serve(served, "--limit", "matched", chat=wish).totals["success"] == 0
+    serve(served, "--limit", "matched")
+
+
+def running(lab: Lab, host: str = "matched") -> str:
+    """The engine's command line on one host."""
+    return lab.run(host, "ps -o args= -C llama-server").stdout
+
+
+def test_a_changed_unit_file_is_put_right_without_a_restart(served: Lab) -> None:
+    before = served.run("matched", "pgrep llama-server").stdout
+    served.run("matched", f"echo '# by hand' | sudo tee -a {UNIT}")
+    run = serve(served, "--limit", "matched")
+    assert run.changed == [("Unit and environment files", "matched")], run.said
+    assert served.run("matched", "pgrep llama-server").stdout == before
+
+
+def test_a_stopped_service_is_started_and_nothing_else(served: Lab) -> None:
+    served.run("matched", "sudo systemctl stop multigpu-chat")
+    run = serve(served, "--limit", "matched")
+    assert run.changed == [("Processes", "matched")], run.said
+
+
+def test_a_deleted_environment_file_is_written_again_and_nothing_else(served: Lab) -> None:
+    served.run("matched", "sudo rm /etc/multigpu/chat.env")
+    run = serve(served, "--limit", "matched")
+    assert run.changed == [("Unit and environment files", "matched")], run.said
+
+
+def test_all_layers_on_one_card_fails_verify_which_names_the_idle_card(served: Lab) -> None:
+    split = "s/--tensor-split [0-9,]*/--tensor-split 1,0/"
+    served.run("matched", f"sudo sed -i '{split}' {UNIT} && sudo systemctl daemon-reload")
+    served.run("matched", "sudo systemctl restart multigpu-chat")
+    run = pyinfra(served, "deploys/verify.py", "--limit", "matched")
+    assert run.status == 1
+    assert run.results["failed_hosts"] == ["matched"]
+    assert run.lines("GPU 1 idle"), run.said
+    assert run.lines("--tensor-split 1,0 (plan: 6,7)"), run.said
+    mended = serve(served, "--limit", "matched")
+    assert mended.changed == [
+        ("Unit and environment files", "matched"),
+        ("Processes", "matched"),
+    ], mended.said
+
+
+def test_removing_twice_changes_nothing_the_second_time(served: Lab) -> None:
+    first = pyinfra(served, "deploys/remove.py", "--limit", "mixed", "--data", "purge=yes")
+    assert first.changed == [("Remove services", "mixed")], first.said
+    left = served.run("mixed", "ls -d /opt/multigpu /etc/multigpu /var/lib/multigpu", check=False)
+    assert left.stdout == ""
+    assert served.run("mixed", "id multigpu", check=False).returncode == 1
+    second = pyinfra(served, "deploys/remove.py", "--limit", "mixed", "--data", "purge=yes")
+    assert second.totals["success"] == 0, second.said
+    assert serve(served, "--limit", "mixed").status == 0
