@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, StrictUndefined
 
-from multigpu.plan import Plan, Service, Setting
+from multigpu.plan import Plan, Service, Setting, Wish
 
 USER = "multigpu"
 UNIT_DIRECTORY = "/etc/systemd/system"
@@ -52,6 +52,7 @@ class RenderedUnit:
     revision: str
     files: tuple[TextFile, ...]
     start_s: int
+    bind: str = "127.0.0.1"
 
     @property
     def name(self) -> str:
@@ -61,12 +62,18 @@ class RenderedUnit:
     @property
     def url(self) -> str:
         """Where the service answers on its own host."""
-        return f"http://127.0.0.1:{self.service.port}"
+        return local_url(self.bind, self.service.port)
 
 
 def unit_name(service: Service) -> str:
     """`multigpu-chat.service`."""
     return f"multigpu-{service.name}.service"
+
+
+def local_url(bind: str, port: int) -> str:
+    """How a service that listens at `bind` is reached from its own host."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 def exec_word(word: str) -> str:
@@ -131,7 +138,7 @@ def render(
         "user": USER,
         "environment_file": environment_file,
         "state": f"multigpu/{plan.wish.name}",
-        "argv": supervised(service, host_program, plan.wish.start_s),
+        "argv": supervised(service, host_program, plan.wish),
         "start_s": plan.wish.start_s,
         "stop_s": STOP_S,
         "device_allow": device_allow(plan.wish.devices),
@@ -150,13 +157,14 @@ def render(
             TextFile(f"{UNIT_DIRECTORY}/{unit_name(service)}", unit),
         ),
         plan.wish.start_s,
+        plan.wish.bind,
     )
 
 
-def supervised(service: Service, host_program: str, start_s: int) -> tuple[str, ...]:
+def supervised(service: Service, host_program: str, wish: Wish) -> tuple[str, ...]:
     """The engine's command line under the supervisor that gives it a readiness gate."""
-    health = f"http://127.0.0.1:{service.port}{service.health_path}"
-    supervise = ("supervise", "--health", health, "--start-s", str(start_s), "--")
+    health = local_url(wish.bind, service.port) + service.health_path
+    supervise = ("supervise", "--health", health, "--start-s", str(wish.start_s), "--")
     return ("/usr/bin/python3", host_program, *supervise, *service.argv)
 
 

@@ -207,6 +207,22 @@ def test_the_supervisor_gets_the_health_url_and_the_time_to_start() -> None:
     assert argv[8:] == list(VLLM.argv)
 
 
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("192.168.1.7", "http://192.168.1.7:8000"),
+        ("fd00::7", "http://[fd00::7]:8000"),
+    ],
+)
+def test_a_service_is_asked_where_it_listens(bind: str, url: str) -> None:
+    unit = render(wished=plan(bind=bind))
+    assert unit.url == url
+    assert exec_start(unit)[4] == f"{url}/health"
+
+
 def test_equal_inputs_give_an_equal_revision_which_the_unit_carries() -> None:
     unit = render()
     assert unit == render()

@@ -23,7 +23,7 @@ from multigpu.host.nvml import Sampler
 SCHEMA = 1
 END = "multigpu-observation-end"
 PROPERTIES = ("ActiveState", "SubState", "Result", "NRestarts", "MainPID", "InvocationID")
-LOG_LINES = 4000
+LOG_LINES = 20000
 COMMAND_TIMEOUT_S = 10.0
 
 
