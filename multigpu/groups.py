@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, pairwise
+from math import comb
 
 from multigpu.hardware import Gpu, Host, Mix, Path, mix
 
@@ -16,6 +17,7 @@ Group = tuple[int, ...]
 DISTANCE = {path: rank for rank, path in enumerate(Path, start=1)}
 UNKNOWN_DISTANCE = len(DISTANCE) + 1
 NARROW_LANES = 4
+MANY = 5000
 
 
 def pool(host: Host, gpus: Group | None) -> tuple[Gpu, ...]:
@@ -70,12 +72,29 @@ def slow(host: Host, gpus: Sequence[int]) -> bool:
 
 def best(host: Host, gpus: Sequence[Gpu], n: int) -> Group:
     """The best-connected n of these cards; then the most free memory, then the lowest indices."""
+    near = {
+        (a.index, b.index): distance(host, a.index, b.index)
+        for a, b in combinations(sorted(gpus, key=lambda g: g.index), 2)
+    }
+    free = {gpu.index: gpu.memory_free_mib or gpu.memory_mib or 0 for gpu in gpus}
+    if len(set(near.values())) <= 1:
+        return tuple(sorted(sorted(free, key=lambda i: (-free[i], i))[:n]))
 
-    def order(group: tuple[Gpu, ...]) -> tuple[object, ...]:
-        free = min(g.memory_free_mib or g.memory_mib or 0 for g in group)
-        return (*spread(host, [g.index for g in group]), -free, [g.index for g in group])
+    def order(group: Group) -> tuple[object, ...]:
+        found = [near[pair] for pair in combinations(group, 2)]
+        return max(found, default=0), sum(found), -min(free[i] for i in group), group
 
-    return tuple(gpu.index for gpu in min(combinations(gpus, n), key=order))
+    return min(_groups(sorted(free), n, near), key=order)
+
+
+def _groups(indices: list[int], n: int, near: dict[tuple[int, int], int]) -> Iterator[Group]:
+    """All groups of n; beyond MANY only those grown from each card by its nearest neighbours."""
+    if comb(len(indices), n) <= MANY:
+        yield from combinations(indices, n)
+        return
+    for seed in indices:
+        ranked = sorted(indices, key=lambda i: (near.get((min(seed, i), max(seed, i)), -1), i))
+        yield tuple(sorted(ranked[:n]))
 
 
 def subsets(host: Host, gpus: Sequence[Gpu], n: int) -> Iterator[Group]:

@@ -83,7 +83,7 @@ class StubFinder:
         """A spec whose loader makes a stub, for the named packages only."""
         if name.partition(".")[0] not in self.names:
             return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: Any) -> types.ModuleType:
         """An empty module."""
@@ -95,7 +95,7 @@ class StubFinder:
 
 def vllm(stubs: list[str]) -> Iterator[Row]:
     """Actions of `vllm serve`'s parser."""
-    sys.meta_path.insert(0, StubFinder(stubs))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, StubFinder(stubs))
     from vllm.entrypoints.common.cli_args import make_arg_parser  # type: ignore[import-not-found]
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
 

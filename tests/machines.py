@@ -1,4 +1,4 @@
-"""Hosts and models for tests, built from the dataclasses; every number that matters is a keyword."""
+"""Hosts and models for tests, built from the dataclasses; what matters is a keyword."""
 
 from __future__ import annotations
 

@@ -1,0 +1,101 @@
+"""Command lines against the tables of the runtimes' own parsers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from multigpu.errors import WishError
+from multigpu.flags import TABLES, check
+from tests.machines import SHARED
+
+captured = pytest.mark.skipif(not (SHARED / "flags").is_dir(), reason="no captured tables here")
+
+
+def rules(runtime: str, *argv: str) -> list[str]:
+    return [reason.rule for reason in check(runtime, argv)]
+
+
+def captured_table(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((SHARED / "flags" / name).read_text())
+    return found
+
+
+@captured
+def test_our_vllm_table_equals_the_captured_one() -> None:
+    ours = {s: (f.arity, f.choices) for f in TABLES["vllm"] for s in f.spellings}
+    theirs = {
+        spelling: (
+            1 if row["nargs"] is None else row["nargs"],
+            tuple(str(c) for c in row["choices"]) if row["choices"] else None,
+        )
+        for row in captured_table("vllm-0.33.0.json")
+        for spelling in row["flags"]
+    }
+    assert ours == theirs
+
+
+@captured
+def test_our_llama_server_table_has_every_captured_spelling() -> None:
+    """The captured table lost those whose spellings fill the first column of --help."""
+    ours = {s for f in TABLES["llama.cpp"] for s in f.spellings}
+    table = captured_table("llama-server-0.5.0-dev-0c1e57098.json")
+    theirs = {spelling for row in table for spelling in row["flags"]}
+    assert theirs <= ours and {"--split-mode", "--cont-batching"} <= ours
+
+
+def test_a_good_command_line_has_no_problems() -> None:
+    argv = ["/bin/vllm", "serve", "org/model", "--port", "8000", "--enforce-eager"]
+    assert rules("vllm", *argv) == []
+    assert rules("vllm", "--port=8000") == []
+    assert rules("llama.cpp", "--gpu-layers", "-1", "--split-mode", "layer") == []
+
+
+def test_an_abbreviation_is_refused_with_the_full_name() -> None:
+    (reason,) = check("vllm", ["--tensor-parallel", "2"])
+    assert (reason.rule, reason.hint) == ("flag-abbreviated", "write --tensor-parallel-size")
+
+
+def test_an_unknown_flag_is_refused_with_the_nearest_known_one() -> None:
+    (reason,) = check("llama.cpp", ["--tensor-splits", "1,2"])
+    assert (reason.rule, reason.hint) == ("flag-unknown", "did you mean --tensor-split")
+
+
+@pytest.mark.parametrize("flag", ["--swap-space", "--num-scheduler-steps", "--device"])
+def test_flags_that_vllm_removed_are_refused(flag: str) -> None:
+    assert rules("vllm", flag, "4") != []
+
+
+@pytest.mark.parametrize("flag", ["--mlock", "--no-mmap"])
+def test_flags_that_llama_server_removed_are_refused(flag: str) -> None:
+    assert rules("llama.cpp", flag) == ["flag-unknown"]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "argv"),
+    [
+        ("vllm", ["--port"]),
+        ("vllm", ["--enforce-eager", "yes"]),
+        ("llama.cpp", ["--flash-attn"]),
+        ("llama.cpp", ["--metrics", "on"]),
+    ],
+)
+def test_a_flag_takes_as_many_values_as_the_parser_says(runtime: str, argv: list[str]) -> None:
+    assert rules(runtime, *argv) == ["flag-arity"]
+
+
+def test_a_value_outside_the_choices_is_refused() -> None:
+    assert rules("vllm", "--dtype", "fp7") == ["flag-choice"]
+    assert rules("llama.cpp", "--split-mode", "diagonal") == ["flag-choice"]
+
+
+def test_a_number_must_be_a_number() -> None:
+    assert rules("vllm", "--port", "high") == ["flag-type"]
+    assert rules("vllm", "--gpu-memory-utilization", "most") == ["flag-type"]
+
+
+def test_a_runtime_without_a_table_is_an_error() -> None:
+    with pytest.raises(WishError, match="abacus"):
+        check("abacus", [])

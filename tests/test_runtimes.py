@@ -1,0 +1,170 @@
+"""Command lines and services that plans are rendered to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from multigpu.errors import WishError
+from multigpu.flags import check
+from multigpu.hardware import Host, P2p
+from multigpu.placement import counts, device_of_unit
+from multigpu.plan import ModelSpec, Plan, Service, Strategy
+from multigpu.planner import plan
+from multigpu.runtimes import RUNTIMES, runtime
+from multigpu.wish import wishes
+from tests.machines import H100, R9700, RTX_3060, RTX_3090, RTX_4090, gguf, hf, host
+
+TWO = host(RTX_3090, RTX_3090)
+EXECUTABLES = {"vllm": "/opt/r/bin/vllm", "llama.cpp": "/opt/r/bin/llama-server"}
+
+
+def planned(machine: Host, model: ModelSpec, **keys: Any) -> Plan:
+    (wish,) = wishes({"chat": {"model": model.name, **keys}})
+    return plan(machine, model, wish)
+
+
+def rendered(machine: Host, model: ModelSpec, **keys: Any) -> tuple[Service, ...]:
+    made = planned(machine, model, **keys)
+    name = made.chosen.runtime
+    return runtime(name).render(made, EXECUTABLES[name], model.path)
+
+
+def value(service: Service, flag: str) -> str:
+    return service.argv[service.argv.index(flag) + 1]
+
+
+def environment(service: Service) -> dict[str, str]:
+    return {setting.name: setting.value for setting in service.environment}
+
+
+LAB = {
+    "runtime": "llama.cpp",
+    "strategy": "layer-split",
+    "devices": ("RPC0", "RPC1"),
+    "flags": {"--rpc": "127.0.0.1:50052,127.0.0.1:50053"},
+}
+PLANS: list[tuple[Host, ModelSpec, dict[str, Any]]] = [
+    (machine, model, {"objective": objective, **keys})
+    for machine in (
+        TWO,
+        host(RTX_3090, RTX_4090),
+        host(RTX_3090, RTX_3060),
+        host(*[RTX_3090] * 4, p2p=P2p.OK, virtualization="kvm"),
+        host(*[H100] * 8, nvlinks=18),
+    )
+    for model in (hf(), gguf(), gguf(block_mib=500))
+    for objective in ("latency", "throughput", "context")
+    for keys in ({}, {"strategy": "replicas"}, {"concurrency": 16, "context": 1024})
+    if not (model.format == "safetensors" and machine.gpus[-1].name == "RTX 3060" and keys)
+    if not (model.weights_mib > 12000 and machine.gpus[-1].name == "RTX 3060" and keys)
+] + [
+    (TWO, gguf(), LAB),
+    (host(R9700, R9700), gguf(), {"strategy": "layer-split"}),
+    (TWO, hf(), {"strategy": "pipeline-parallel", "flags": {"--enforce-eager": None}}),
+]
+
+
+@pytest.mark.parametrize(("machine", "model", "keys"), PLANS)
+def test_every_command_line_passes_the_runtimes_own_parser(
+    machine: Host, model: ModelSpec, keys: dict[str, Any]
+) -> None:
+    made = planned(machine, model, **keys)
+    services = rendered(machine, model, **keys)
+    assert len(services) == made.chosen.replicas
+    for service in services:
+        assert check(made.chosen.runtime, service.argv) == ()
+        assert all(word.startswith("--") for word in service.argv if word.startswith("-"))
+        assert service.health_path == "/health" and str(service.port) == value(service, "--port")
+    assert tuple(index for service in services for index in service.gpus) == made.chosen.gpus
+
+
+def test_vllm_is_told_its_sizes_and_the_commit_of_the_model() -> None:
+    (service,) = rendered(TWO, hf(), context=4096, concurrency=8)
+    assert service.argv[:3] == ("/opt/r/bin/vllm", "serve", "org/model")
+    assert value(service, "--tensor-parallel-size") == "2"
+    assert value(service, "--max-model-len") == "4096"
+    assert value(service, "--max-num-seqs") == "8"
+    assert value(service, "--gpu-memory-utilization") == "0.92"
+    assert value(service, "--revision") == "0123abcd"
+    assert value(service, "--host") == "127.0.0.1"
+    assert service.name == value(service, "--served-model-name") == "chat"
+    assert environment(service) == {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "0,1",
+    }
+
+
+def test_replicas_have_their_own_names_ports_and_cards() -> None:
+    services = rendered(TWO, hf(), objective="throughput", port=9000)
+    assert [service.name for service in services] == ["chat-0", "chat-1"]
+    assert [service.port for service in services] == [9000, 9001]
+    assert [service.gpus for service in services] == [(0,), (1,)]
+    assert [environment(s)["CUDA_VISIBLE_DEVICES"] for s in services] == ["0", "1"]
+
+
+def test_replicas_of_teams_keep_each_team_together() -> None:
+    services = rendered(host(*[RTX_3090] * 4), hf(), strategy="replicas", tensor_parallel_size=2)
+    assert [service.gpus for service in services] == [(0, 1), (2, 3)]
+    assert [environment(s)["CUDA_VISIBLE_DEVICES"] for s in services] == ["0,1", "2,3"]
+
+
+def test_a_replica_takes_more_than_its_share_of_requests_where_its_cache_holds_them() -> None:
+    services = rendered(TWO, hf(), strategy="replicas", concurrency=8, context=2048)
+    assert {value(service, "--max-num-seqs") for service in services} == {"8"}
+
+
+def test_custom_all_reduce_goes_with_peer_access() -> None:
+    (service,) = rendered(TWO, hf(), env={"NCCL_P2P_DISABLE": "1"})
+    assert "--disable-custom-all-reduce" in service.argv
+    (service,) = rendered(TWO, hf())
+    assert "--disable-custom-all-reduce" not in service.argv
+
+
+def test_a_flag_of_the_wish_replaces_ours_and_others_are_appended() -> None:
+    (service,) = rendered(TWO, hf(), flags={"--max-num-seqs": 3, "--kv-cache-dtype": "fp8"})
+    assert service.argv.count("--max-num-seqs") == 1 and value(service, "--max-num-seqs") == "3"
+    assert service.argv[-2:] == ("--kv-cache-dtype", "fp8")
+
+
+def test_the_lab_splits_a_tiny_model_over_named_devices() -> None:
+    model = gguf(block_mib=3)
+    (service,) = rendered(TWO, model, **LAB)
+    assert value(service, "--device") == "RPC0,RPC1"
+    assert value(service, "--split-mode") == "layer"
+    assert service.environment == () and service.gpus == (0, 1)
+    split = [int(n) for n in value(service, "--tensor-split").split(",")]
+    assert counts(device_of_unit(split, 33), 2) == tuple(split)
+    # llama-server looks a device up while it reads --device.
+    assert service.argv.index("--rpc") < service.argv.index("--device")
+
+
+def test_without_the_pin_the_tiny_model_stays_on_one_card_and_says_why() -> None:
+    made = planned(TWO, gguf(block_mib=3), **{k: v for k, v in LAB.items() if k != "strategy"})
+    assert made.chosen.strategy is Strategy.SINGLE
+    assert "single-card" in [reason.rule for reason in made.reasons]
+    split = [r for r in made.rejected if r.candidate.strategy is Strategy.LAYER_SPLIT]
+    assert "work in turn" in split[0].reasons[0].found
+    (service,) = runtime("llama.cpp").render(made, "llama-server", "m.gguf")
+    assert value(service, "--device") == "RPC0" and value(service, "--split-mode") == "none"
+
+
+def test_llama_server_has_a_slot_of_full_context_for_every_request() -> None:
+    (service,) = rendered(TWO, gguf(), context=4096, concurrency=3)
+    assert value(service, "--ctx-size") == "12288" and value(service, "--parallel") == "3"
+    assert value(service, "--fit") == "off" and value(service, "--gpu-layers") == "all"
+
+
+def test_devices_follow_the_vendor() -> None:
+    (service,) = rendered(host(R9700, R9700), gguf(), strategy="layer-split")
+    assert value(service, "--device") == "ROCm0,ROCm1"
+    replicas = rendered(TWO, gguf(), objective="throughput")
+    assert {value(service, "--device") for service in replicas} == {"CUDA0"}
+
+
+def test_runtimes_are_found_by_name() -> None:
+    assert [module.NAME for module in RUNTIMES] == ["vllm", "llama.cpp"]
+    assert all(runtime(module.NAME) is module for module in RUNTIMES)
+    with pytest.raises(WishError, match="sglang"):
+        runtime("sglang")

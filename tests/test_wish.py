@@ -1,0 +1,103 @@
+"""The inventory's services as wishes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multigpu.errors import WishError
+from multigpu.plan import Objective, Strategy, Wish
+from multigpu.wish import KEYS, wishes
+
+
+def one(**keys: Any) -> Wish:
+    return wishes({"chat": {"model": "org/model", **keys}})[0]
+
+
+def test_only_the_model_is_required() -> None:
+    assert one() == Wish("chat", "org/model")
+
+
+def test_every_key_is_read_into_its_type() -> None:
+    wish = one(
+        objective="context",
+        strategy="layer-split",
+        gpus=[1, 0],
+        devices=["RPC0", "RPC1"],
+        layers=[3, 2],
+        gpu_memory_utilization=1,
+        flags={"--ubatch-size": 256, "--no-warmup": None, "--swa-full": True, "--jinja": False},
+        env={"NCCL_P2P_DISABLE": 1},
+    )
+    assert (wish.objective, wish.strategy) == (Objective.CONTEXT, Strategy.LAYER_SPLIT)
+    assert (wish.gpus, wish.devices, wish.layers) == ((1, 0), ("RPC0", "RPC1"), (3, 2))
+    assert wish.gpu_memory_utilization == 1.0
+    assert dict(wish.flags) == {"--ubatch-size": "256", "--no-warmup": None, "--swa-full": None}
+    assert dict(wish.env) == {"NCCL_P2P_DISABLE": "1"}
+
+
+def test_none_counts_as_left_out() -> None:
+    assert one(gpus=None, port=None) == Wish("chat", "org/model")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"tensor_paralel_size": 2}, "did you mean 'tensor_parallel_size'"),
+        ({"zzz": 1}, "unknown key 'zzz': use one of model"),
+        ({"objective": "speed"}, "objective is 'speed': use one of latency, throughput, context"),
+        ({"runtime": "sglang"}, "runtime is 'sglang': use one of vllm, llama.cpp"),
+        ({"strategy": "magic"}, "strategy is 'magic'"),
+        ({"port": 0}, "port is 0"),
+        ({"port": 70000}, "port is 70000"),
+        ({"port": "8000"}, "port is '8000': a whole number"),
+        ({"context": 0}, "context is 0: at least 1"),
+        ({"concurrency": True}, "concurrency is True"),
+        ({"gpus": 0}, "gpus is 0: a list"),
+        ({"gpus": [-1]}, "indices begin at 0"),
+        ({"layers": [1.5]}, "layers"),
+        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization is 1.5"),
+        ({"flags": {"-c": "1"}}, "not a long option"),
+        ({"flags": {"--a": "x\ny"}}, "one line"),
+        ({"env": {"A B": "1"}}, "not a name of an environment variable"),
+        ({"env": ["A"]}, "a dict"),
+        ({"model": ""}, "model is ''"),
+        ({"model": None}, "model is missing"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_service_and_key(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(WishError) as caught:
+        one(**keys)
+    assert str(caught.value).startswith("chat: ") and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Chat", "a b", "", "-a", "../x", 7])
+def test_a_service_name_that_cannot_be_a_unit_name_is_refused(name: Any) -> None:
+    with pytest.raises(WishError, match="lower-case"):
+        wishes({name: {"model": "m"}})
+
+
+def test_services_that_are_not_dicts_are_refused() -> None:
+    with pytest.raises(WishError, match="dict"):
+        wishes({"chat": "org/model"})  # type: ignore[dict-item]
+    with pytest.raises(WishError, match="dict"):
+        wishes(["chat"])  # type: ignore[arg-type]
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(KEYS), anything)
+def test_any_value_is_a_wish_or_a_wish_error(key: str, value: object) -> None:
+    try:
+        one(**{key: value})
+    except WishError as error:
+        assert "\n" not in str(error)
