@@ -250,8 +250,14 @@ def test_an_engine_that_answers_nothing_is_one_failure_but_a_lost_card_is_named(
 
 def test_a_unit_that_is_down_is_one_failure() -> None:
     dead = replace(LOAD, completed=0, failed=8, error="refused")
-    down: dict[str, Any] = {"active_state": "activating", "sub_state": "auto-restart", "n_restarts": 4,
-            "argv": (), "environment": {}, "log": ()}  # fmt: skip
+    down: dict[str, Any] = {
+        "active_state": "activating",
+        "sub_state": "auto-restart",
+        "n_restarts": 4,
+        "argv": (),
+        "environment": {},
+        "log": (),
+    }
     checks = judge(plan(), card(0, 0), card(1, 0), load=dead, **down)
     assert failed(checks) == ["running", "answers"]
     check = one(checks, "running")
