@@ -58,15 +58,7 @@ def _from_hf(
     parts = blocks(c)
     q = quantization.read(config, quant_config)
     dtype = c.text("dtype", "torch_dtype", default="bfloat16").removeprefix("torch.")
-    heads = c.positive("num_attention_heads", "n_head")
-    hidden, vocab = c.positive("hidden_size", "n_embd"), c.positive("vocab_size")
-    tied = _tied(c)
-    embedding = vocab * hidden * DTYPE_BYTES.get(dtype, 2.0) / MIB
-    output = 0.0 if tied else embedding
-    layers_mib = _layers_mib(parts, dtype, q)
-    if weights_bytes is not None:
-        layers_mib = _scaled(layers_mib, weights_bytes / MIB - embedding - output)
-    routed = experts(c)
+    heads, routed = c.positive("num_attention_heads", "n_head"), experts(c)
     return ModelSpec(
         name=name,
         source=source,
@@ -79,22 +71,37 @@ def _from_hf(
         num_attention_heads=heads,
         num_key_value_heads=c.positive("num_key_value_heads", default=heads),
         head_dim=head_dim(c),
-        hidden_size=hidden,
+        hidden_size=c.positive("hidden_size", "n_embd"),
         intermediate_size=c.optional("intermediate_size_mlp", "intermediate_size", "n_inner"),
-        vocab_size=vocab,
+        vocab_size=c.positive("vocab_size"),
         max_position_embeddings=c.optional("max_position_embeddings", "n_positions"),
         layers=tuple(part.cache for part in parts),
-        layers_mib=layers_mib,
-        embedding_mib=embedding,
-        output_mib=output,
         num_experts=routed,
         num_experts_per_tok=c.optional("num_experts_per_tok", "top_k_experts", "experts_per_token"),
         moe_intermediate_size=expert_size(c) if routed else None,
         group_size=q.group_size if q else None,
-        tie_word_embeddings=tied,
+        tie_word_embeddings=_tied(c),
         revision=revision,
         size_bytes=weights_bytes,
+        **_weights(c, parts, dtype, q, weights_bytes),
     )
+
+
+def _weights(
+    c: ConfigJson,
+    parts: Sequence[Block],
+    dtype: str,
+    q: Quantization | None,
+    weights_bytes: int | None,
+) -> Any:
+    """`layers_mib`, `embedding_mib` and `output_mib`, scaled to the file sizes when known."""
+    elements = c.positive("vocab_size") * c.positive("hidden_size", "n_embd")
+    embedding = elements * DTYPE_BYTES.get(dtype, 2.0) / MIB
+    output = 0.0 if _tied(c) else embedding
+    layers = _layers_mib(parts, dtype, q)
+    if weights_bytes is not None:
+        layers = _scaled(layers, weights_bytes / MIB - embedding - output)
+    return {"layers_mib": layers, "embedding_mib": embedding, "output_mib": output}
 
 
 def _tied(c: ConfigJson) -> bool:

@@ -12,7 +12,8 @@ from gguf import GGUFWriter
 
 from multigpu.errors import ModelError
 from multigpu.plan import Source
-from multigpu.store.models import HostFile, load, load_host_model, shard_names, source
+from multigpu.store.gguf_files import HostFile, shard_names
+from multigpu.store.models import load, load_host_model, source
 from tests.machines import dense
 
 

@@ -9,27 +9,17 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 from multigpu.errors import ModelError
-from multigpu.model import from_gguf, from_hf_config
+from multigpu.model import from_hf_config
 from multigpu.plan import ModelSpec, Source
+from multigpu.store import gguf_files
+from multigpu.store.gguf_files import HostFile
 
-SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
-
-
-@dataclass(frozen=True)
-class HostFile:
-    """A file of the GPU host: its size, and its first bytes where they were asked for."""
-
-    size_bytes: int
-    head: bytes = b""
 
 
 def source(reference: str, *, base: Path) -> Source:
@@ -58,7 +48,11 @@ def load(reference: str, *, base: Path) -> ModelSpec:
         return _from_hub(reference)
     if where is Source.CONTROLLER:
         path = base / reference
-        return _from_folder(reference, path) if path.is_dir() else _from_file(reference, path)
+        return (
+            _from_folder(reference, path)
+            if path.is_dir()
+            else gguf_files.from_file(reference, path)
+        )
     raise ModelError(f"{reference} lies on the GPU host: it can only be read with a host at hand")
 
 
@@ -72,7 +66,7 @@ def load_host_model(reference: str, files: Mapping[str, HostFile]) -> ModelSpec:
     if not files:
         raise ModelError(f"{reference}: no such file or folder on the host")
     if reference.endswith(".gguf"):
-        return _from_gguf_heads(reference, files)
+        return gguf_files.from_heads(reference, files)
     if "config.json" not in files:
         raise ModelError(f"{reference}: no config.json in it on the host")
     sizes = {name: file.size_bytes for name, file in files.items()}
@@ -139,13 +133,11 @@ def _from_hub(reference: str) -> ModelSpec:
     try:
         info = huggingface_hub.HfApi().model_info(reference, files_metadata=True)
         sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
-        texts = {
-            name: Path(
-                huggingface_hub.hf_hub_download(reference, name, revision=info.sha)
-            ).read_bytes()
-            for name in ("config.json", "hf_quant_config.json")
-            if name in sizes
-        }
+        texts: dict[str, bytes] = {}
+        for name in ("config.json", "hf_quant_config.json"):
+            if name in sizes:
+                file = huggingface_hub.hf_hub_download(reference, name, revision=info.sha)
+                texts[name] = Path(file).read_bytes()
     except Exception as error:  # the HTTP library underneath, and its errors, change by version
         raise ModelError(f"{reference}: {_why(error)}") from None
     if "config.json" not in texts:
@@ -177,109 +169,3 @@ def _why(error: Exception) -> str:
         f"the hub cannot be reached from the controller ({type(error).__name__}): check the "
         "network, or download the model and name its folder"
     )
-
-
-def _from_file(reference: str, path: Path) -> ModelSpec:
-    if path.suffix != ".gguf":
-        raise ModelError(f"{reference}: neither a folder with config.json nor a .gguf file")
-    shards = [path.with_name(name) for name in shard_names(path.name)]
-    missing = [shard.name for shard in shards if not shard.is_file()]
-    if missing:
-        raise ModelError(f"{reference}: shard {missing[0]} is missing")
-    fields, tensors = _read_shards(reference, shards)
-    single = shards[0] if len(shards) == 1 else None
-    return from_gguf(
-        fields,
-        tensors,
-        name=reference,
-        source=Source.CONTROLLER,
-        path=reference,
-        size_bytes=sum(shard.stat().st_size for shard in shards),
-        sha256=_sha256(single) if single else None,
-    )
-
-
-def shard_names(name: str) -> tuple[str, ...]:
-    """All shards of a GGUF, first one first; the name itself when it is not `-00001-of-0000N`."""
-    match = SHARD.match(name)
-    if match is None:
-        return (name,)
-    count = int(match["count"])
-    return tuple(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf" for i in range(1, count + 1))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
-def _from_gguf_heads(reference: str, files: Mapping[str, HostFile]) -> ModelSpec:
-    names = shard_names(reference.rpartition("/")[2])
-    missing = [name for name in names if name not in files]
-    if missing:
-        raise ModelError(f"{reference}: {missing[0]} is missing on the host")
-    with tempfile.TemporaryDirectory(prefix="multigpu-") as folder:
-        shards = [_sparse(Path(folder) / name, files[name]) for name in names]
-        heads = [len(files[name].head) for name in names]
-        fields, tensors = _read_shards(reference, shards, heads)
-    return from_gguf(
-        fields,
-        tensors,
-        name=reference,
-        source=Source.HOST,
-        path=reference,
-        size_bytes=sum(files[name].size_bytes for name in names),
-    )
-
-
-def _sparse(path: Path, file: HostFile) -> Path:
-    """The header in a file of the full size: the reader maps tensors without reading them."""
-    with path.open("wb") as out:
-        out.write(file.head)
-        out.truncate(max(file.size_bytes, len(file.head)))
-    return path
-
-
-def _read_shards(
-    reference: str, shards: list[Path], heads: list[int] | None = None
-) -> tuple[dict[str, object], list[tuple[str, int]]]:
-    """Metadata of the first shard and the tensors of all of them."""
-    from gguf import GGUFReader
-
-    fields: dict[str, object] = {}
-    tensors: list[tuple[str, int]] = []
-    for number, shard in enumerate(shards):
-        read = heads[number] if heads is not None else None
-        try:
-            reader = GGUFReader(shard)
-        except Exception as error:  # the reader has no error class of its own
-            raise ModelError(_cut(reference, shard.name, read, type(error).__name__)) from None
-        if read is not None and reader.data_offset > read:
-            raise ModelError(_cut(reference, shard.name, read, f"ends at {reader.data_offset}"))
-        tensors += [(str(tensor.name), int(tensor.n_bytes)) for tensor in reader.tensors]
-        if number == 0:
-            fields = {name: _value(name, field) for name, field in reader.fields.items()}
-    return fields, tensors
-
-
-def _cut(reference: str, shard: str, read: int | None, found: str) -> str:
-    if read is None:
-        return f"{reference}: {shard} is not a whole GGUF ({found}): download it again"
-    return f"{reference}: no whole GGUF header in the first {read} bytes of {shard} ({found})"
-
-
-def _value(name: str, field: Any) -> object:
-    """The metadata value; for the token list its length, which is all that is asked of it."""
-    if name.startswith("tokenizer.ggml."):
-        return len(field.data) if name == "tokenizer.ggml.tokens" else None
-    value = field.contents()
-    if name == "general.file_type" and isinstance(value, int):
-        return _file_type(value)
-    return value
-
-
-def _file_type(number: int) -> str:
-    from gguf import LlamaFileType
-
-    known = {int(item): item.name for item in LlamaFileType}
-    return known.get(number, str(number)).removeprefix("MOSTLY_").removeprefix("ALL_")
