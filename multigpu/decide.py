@@ -48,6 +48,8 @@ def decide(
         plans.append(kept)
     check_names(plans)
     check_ports(plans)
+    if existing is not None and {each.wish.name: each for each in plans} == stored:
+        return Decision(tuple(plans), existing)
     text = planfile.write(machine.name, plans, existing, path)
     written = planfile.read(text, path)
     return Decision(tuple(written[each.wish.name] for each in plans), text)

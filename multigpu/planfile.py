@@ -10,12 +10,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from multigpu.errors import PlanFileError
 from multigpu.plain import to_plain, to_plan
@@ -27,6 +31,8 @@ HEADER = """\
 What multigpu plans for {host}; deploys/serve.py applies it.
 Yours: `pins` (keys of a service in the inventory: runtime, strategy, gpus, layers, flags, ...),
 obeyed, checked and kept. All else is written by deploys/plan.py."""
+
+_PLAIN_WORD = re.compile(r"[\w./+-]*")
 
 
 def pins(text: str | None, path: str) -> dict[str, dict[str, Any]]:
@@ -110,11 +116,13 @@ def _untouched(name: str, service: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _services(text: str | None, path: str) -> dict[str, Any]:
+@lru_cache(maxsize=4)
+def _services(text: str | None, path: str) -> Mapping[str, Any]:
+    # Parsing takes a tenth of a second, and each reader of this module needs it; none changes it.
     services = _document(text, path).get("services") or {}
     if not all(isinstance(service, Mapping) for service in services.values()):
         raise PlanFileError(f"{path}: services must be mappings: run deploys/plan.py on a copy")
-    return dict(services)
+    return MappingProxyType(dict(services))
 
 
 def _document(text: str | None, path: str) -> CommentedMap:
@@ -155,28 +163,35 @@ def _merge(old: CommentedMap, new: Mapping[str, Any]) -> None:
 def _rt(value: Any) -> Any:
     """Plain values as round-trip ones; short leaves in flow style, to be read as a table."""
     if isinstance(value, Mapping):
-        result = CommentedMap((key, _rt(item)) for key, item in value.items())
+        result = CommentedMap((_rt(key), _rt(item)) for key, item in value.items())
         if _is_short_leaf(value):
             result.fa.set_flow_style()
         return result
     if isinstance(value, list):
         return _rt_list(value)
-    return value
+    # ruamel.yaml leaves :a and ?a bare where it cannot read them back, and folds a NEL.
+    odd = isinstance(value, str) and (value[:1] in (":", "?") or not value.isprintable())
+    return DoubleQuotedScalarString(value) if odd else value
 
 
 def _is_short_leaf(value: Mapping[str, Any]) -> bool:
-    """Numbers and single words that fit a line; sentences read better one below the other."""
-    words = [str(item) for item in value.values()]
-    nested = any(isinstance(item, Mapping | list) for item in value.values())
+    """Numbers and plain words that fit a line; sentences read better one below the other."""
     length = sum(len(f"{key}: {item}, ") for key, item in value.items())
-    return not nested and 0 < length < WIDTH - 10 and not any(" " in word for word in words)
+    return 0 < length < WIDTH - 10 and _plain_words([*value, *value.values()])
 
 
 def _rt_list(value: list[Any]) -> Any:
     result = CommentedSeq(_rt(item) for item in value)
-    if not any(isinstance(item, Mapping | list) for item in value):
+    if _plain_words(value):
         result.fa.set_flow_style()
     return result
+
+
+def _plain_words(values: Iterable[Any]) -> bool:
+    return all(
+        not isinstance(value, Mapping | list) and _PLAIN_WORD.fullmatch(str(value)) is not None
+        for value in values
+    )
 
 
 def _dump(document: CommentedMap) -> str:

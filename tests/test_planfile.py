@@ -160,7 +160,15 @@ def test_mebibytes_are_rounded_to_a_tenth() -> None:
     assert planfile.read(text, PATH)["chat"].chosen.memory == (MEMORY, MEMORY)
 
 
-texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
+@pytest.mark.parametrize(
+    "odd", [":a", "- a", "{a", "a, b", "#", "? a", "?a", "--a", "a: b", "''", "~", "\x85"]
+)
+def test_words_with_a_meaning_to_yaml_are_read_back(odd: str) -> None:
+    wished = plan(env={odd: odd}, flags={odd: None}, devices=(odd, "CUDA0"))
+    assert planfile.read(write(wished), PATH) == {"chat": wished}
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 names = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=12)
 tenths = st.integers(0, 10**7).map(lambda value: value / 10)
 memories = st.builds(Memory, tenths, tenths, tenths, tenths, tenths)
