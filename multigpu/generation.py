@@ -115,9 +115,16 @@ def needs_enable(machine: Host, unit: RenderedUnit) -> bool:
 
 
 def needs_reload(machine: Host, units: Iterable[RenderedUnit]) -> bool:
-    """True when systemd has not read the unit files that are on disk."""
-    states = (machine.unit(unit.name) for unit in units)
-    return any(state is not None and state.need_daemon_reload for state in states)
+    """True when systemd has not read a unit file that is on disk as it should be.
+
+    A unit file that is about to be installed is read by that step.
+    """
+    return any(
+        state is not None
+        and state.need_daemon_reload
+        and not any(file.path.endswith(unit.name) for file in files_to_install(machine, (unit,)))
+        for unit, state in ((unit, machine.unit(unit.name)) for unit in units)
+    )
 
 
 def obsolete_units(machine: Host, units: Iterable[RenderedUnit]) -> tuple[str, ...]:

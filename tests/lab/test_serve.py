@@ -6,14 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from bed.client import Lab
 
 pytestmark = pytest.mark.lab
-ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = "tests/lab/inventory_for_tests.py"
 UNIT = "/etc/systemd/system/multigpu-chat.service"
 
@@ -123,9 +121,8 @@ def test_all_layers_on_one_card_fails_verify_which_names_the_idle_card(served: L
     split = "s/--tensor-split [0-9,]*/--tensor-split 1,0/"
     served.run("matched", f"sudo sed -i '{split}' {UNIT} && sudo systemctl daemon-reload")
     served.run("matched", "sudo systemctl restart multigpu-chat")
-    run = pyinfra(served, "deploys/verify.py", "--limit", "matched")
-    assert run.status == 1
-    assert run.results["failed_hosts"] == ["matched"]
+    run = pyinfra(served, "deploys/verify.py", "--limit", "matched", "--limit", "mixed")
+    assert (run.status, run.results["failed_hosts"]) == (1, ["matched"]), run.said
     assert run.lines("GPU 1 idle"), run.said
     assert run.lines("--tensor-split 1,0 (plan: 6,7)"), run.said
     mended = serve(served, "--limit", "matched")
@@ -144,3 +141,55 @@ def test_removing_twice_changes_nothing_the_second_time(served: Lab) -> None:
     second = pyinfra(served, "deploys/remove.py", "--limit", "mixed", "--data", "purge=yes")
     assert second.totals["success"] == 0, second.said
     assert serve(served, "--limit", "mixed").status == 0
+
+
+# A vLLM-shaped stand-in, so that ranks and cards are real processes; it says that it is simulated.
+TENSOR_PARALLEL = {
+    "replace": True,
+    "services": {
+        "chat": {
+            "model": ".lab/models/tiny-hf",
+            "runtime": "vllm",
+            "strategy": "tensor-parallel",
+            "executable": "/usr/lib/simulated-gpu/bin/vllm",
+            "context": 1024,
+            "concurrency": 4,
+            "port": 8100,
+        }
+    },
+}
+
+
+def test_one_rank_on_two_planned_cards_fails_verify_which_names_the_idle_card(lab: Lab) -> None:
+    hosts = ("--limit", "third", "--limit", "fourth")
+    run = serve(lab, *hosts, **TENSOR_PARALLEL)
+    assert run.status == 0, run.said
+    assert run.lines("world size 2"), run.said
+    rank = "s/--tensor-parallel-size 2/--tensor-parallel-size 1/"
+    lab.run("third", f"sudo sed -i '{rank}' {UNIT} && sudo systemctl daemon-reload")
+    lab.run("third", "sudo systemctl restart multigpu-chat")
+    run = pyinfra(lab, "deploys/verify.py", *hosts, **TENSOR_PARALLEL)
+    assert (run.status, run.results["failed_hosts"]) == (1, ["third"]), run.said
+    assert run.lines("GPU 1 idle"), run.said
+    assert run.lines("--tensor-parallel-size 1 (plan: 2)"), run.said
+
+
+BROKEN = {
+    "no-driver": "the driver",
+    "hang": "nvidia-smi",
+    "latin1": "the driver",
+    "python": "python3",
+}
+
+
+@pytest.mark.parametrize("state", BROKEN)
+def test_one_broken_host_among_four_fails_alone_in_one_line(served: Lab, state: str) -> None:
+    served.break_host("fourth", state)
+    try:
+        run = pyinfra(served, "deploys/plan.py")
+    finally:
+        served.break_host("fourth", "none")
+    assert (run.status, run.results["failed_hosts"]) == (1, ["fourth"]), run.said
+    assert len(run.lines("chat on ")) >= 3, run.said
+    assert [line for line in run.lines("[fourth]") if BROKEN[state] in line], run.said
+    assert "Traceback" not in run.said

@@ -198,6 +198,7 @@ static int processes_of(int gpu, struct process *found) {
   char text[128];
   int count = 0;
   struct process *next = &found[0];
+  *next = (struct process){0, 0, 0};
   if (read_text(state_path(gpu, "server"), text, sizeof text) &&
       sscanf(text, "%u %llu", &next->pid, &next->idle_kib) == 2 && is_alive(next->pid))
     count++;
