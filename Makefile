@@ -30,11 +30,11 @@ lab: setup  ## two real systemd hosts with simulated GPUs (root)
 lab-down: setup  ## remove the lab without a trace
 	@$(BIN)/python tests/lab/lab.py down
 
-test: setup lint types  ## everything; the lab where it can run
-	@$(BIN)/python -m pytest --durations=15
+test: setup lint types unit  ## everything; the lab where it can run
+	@$(BIN)/python -m pytest -m "lab or gpu or online" --durations=15
 
 unit: setup  ## the fast tier
-	@$(BIN)/python -m pytest -m "not lab and not gpu and not online"
+	@$(BIN)/python -m pytest -n 2 -m "not lab and not gpu and not online"
 
 lint: setup  ## style
 	@$(BIN)/ruff check .
