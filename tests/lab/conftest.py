@@ -19,7 +19,7 @@ MACHINES = ["matched", "mixed", "third=matched", "fourth=mixed"]
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """Hosts `matched`, `mixed`, `third`, `fourth`, up. Skips with the reason where the lab is not possible."""
+    """The hosts of MACHINES, up. Skips with the reason where the lab is not possible."""
     settings = Settings()
     settings.cache.mkdir(parents=True, exist_ok=True)
     with (settings.cache / f".{settings.prefix}.users").open("w") as users:

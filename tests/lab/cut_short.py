@@ -1,4 +1,4 @@
-"""What `deploys/serve.py` does up to the moment before it starts anything: a run cut short there."""
+"""`deploys/serve.py` up to the moment before it starts anything: a run cut short there."""
 
 from deploys.assembly import decided, deployments
 from deploys.common import captured, guarded, privilege
