@@ -278,6 +278,12 @@ def test_device_files_are_opened_unless_all_devices_are_remote(
     assert "DevicePolicy=closed\n" in text
 
 
+def test_the_engine_hears_one_sigterm_and_leaves_no_orphans() -> None:
+    lines = logical_lines(unit_text(render()))
+    assert "KillMode=mixed" in lines
+    assert not any(line.startswith(("SendSIGKILL=", "KillSignal=")) for line in lines)
+
+
 def test_a_simulated_plan_says_so_in_the_description() -> None:
     text = unit_text(render(wished=plan(simulated=True)))
     assert "Description=multigpu chat: vllm tensor-parallel on GPU 0,1 (simulated)\n" in text
