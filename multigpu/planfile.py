@@ -154,10 +154,12 @@ def _merge(old: CommentedMap, new: Mapping[str, Any]) -> None:
     for key in [key for key in old if key not in new]:
         del old[key]
     for key, value in new.items():
-        if isinstance(value, Mapping) and isinstance(old.get(key), CommentedMap):
-            _merge(old[key], value)
-        elif key not in old or _json(old[key]) != _json(value):
-            old[key] = _rt(value)
+        found = old.get(key)
+        rows = isinstance(found, CommentedMap) and not found.fa.flow_style()
+        if rows and isinstance(value, Mapping):
+            _merge(found, value)
+        elif key not in old or _json(found) != _json(value):
+            old[_rt(key)] = _rt(value)
 
 
 def _rt(value: Any) -> Any:

@@ -164,8 +164,11 @@ def test_mebibytes_are_rounded_to_a_tenth() -> None:
     "odd", [":a", "- a", "{a", "a, b", "#", "? a", "?a", "--a", "a: b", "''", "~", "\x85"]
 )
 def test_words_with_a_meaning_to_yaml_are_read_back(odd: str) -> None:
-    wished = plan(env={odd: odd}, flags={odd: None}, devices=(odd, "CUDA0"))
-    assert planfile.read(write(wished), PATH) == {"chat": wished}
+    for value in (odd, ""):
+        wished = plan(env={odd: value}, flags={odd: None}, devices=(odd, "CUDA0"))
+        before = write(plan(env={"A": "1"}))
+        assert planfile.read(write(wished), PATH) == {"chat": wished}
+        assert planfile.read(write(wished, existing=before), PATH) == {"chat": wished}
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
