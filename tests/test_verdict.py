@@ -287,15 +287,17 @@ def test_flags_are_compared_by_name_in_any_order_and_spelling() -> None:
     assert fed.flags(("python3", "engine", "--b", "--c", "x", "y", "--a=1")) == fed.flags(planned)
 
 
-def test_simulated_cards_fail_only_when_idle_and_say_that_they_are_simulated() -> None:
+def test_simulated_cards_may_be_slow_but_not_idle_and_say_that_they_are_simulated() -> None:
     wished = plan(simulated=True, concurrency=8)
-    slow = judge(wished, card(0, 6, used=100), card(1, 7, used=30000))
+    slow = judge(wished, card(0, 6), card(1, 7))
     assert failed(slow) == []
     assert one(slow, "simulated GPU 0 fed").found == (
         "simulated GPU 0 busy 6 % over 8 s: simulated cards share the host's CPU cores"
     )
     idle = judge(wished, card(0, 60), card(1, 0, used=100))
     assert failed(idle) == ["simulated GPU 1 fed"]
+    empty = judge(wished, card(0, 60), card(1, 60, used=100))
+    assert failed(empty) == ["simulated GPU 1 memory"], "their memory is a real process's"
     found = one(idle, "simulated GPU 1 fed").found
     assert found.startswith("simulated GPU 1 idle: 0 % over 8 s under load")
 
