@@ -15,6 +15,8 @@ from multigpu.runtimes import RUNTIMES
 
 SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SECRET = re.compile(r"(.*[_-])?(TOKEN|SECRET|PASSWORD|PASSWD|API[_-]?KEY|ACCESS[_-]KEY)", re.I)
+"""Names of flags and variables whose value is a secret. HF_TOKEN_PATH and TOKENIZERS_* are none."""
 KEYS = tuple(field.name for field in fields(Wish) if field.name != "name")
 
 Reader = Callable[[Any], Any]
@@ -42,7 +44,21 @@ def _wish(name: object, wished: object) -> Wish:
     if wished.get("model") is None:
         raise WishError(f"{name}: model is missing: give a hub id, a folder or a .gguf file")
     values = {key: _read(name, key, v) for key, v in wished.items() if v is not None}
-    return Wish(name=name, **values)
+    wish = Wish(name=name, **values)
+    _no_secrets(wish)
+    return wish
+
+
+def _no_secrets(wish: Wish) -> None:
+    """Command lines and plan files are readable to everybody. The value is not repeated."""
+    named = (*((f"env {n}", n) for n in wish.env), *((f"flags {n}", n) for n in wish.flags))
+    for where, name in named:
+        if SECRET.fullmatch(name.lstrip("-")):
+            raise WishError(
+                f"{wish.name}: {where} holds a secret, and plans and command lines can be read by "
+                "everybody: put it as a variable into a file of mode 0600 on the host and name "
+                f"that as EnvironmentFile= with systemctl edit multigpu-{wish.name}"
+            )
 
 
 def _nearest(key: object) -> str:

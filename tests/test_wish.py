@@ -101,3 +101,29 @@ def test_any_value_is_a_wish_or_a_wish_error(key: str, value: object) -> None:
         one(**{key: value})
     except WishError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"env": {"HF_TOKEN": "hf_abc"}},
+        {"env": {"vllm_api_key": "hf_abc"}},
+        {"env": {"AWS_SECRET_ACCESS_KEY": "hf_abc"}},
+        {"env": {"DB_PASSWORD": "hf_abc"}},
+        {"flags": {"--api-key": "hf_abc"}},
+        {"flags": {"--ssl-keyfile-password": "hf_abc"}},
+    ],
+)
+def test_a_secret_is_refused_with_a_place_for_it_and_not_repeated(keys: dict[str, Any]) -> None:
+    with pytest.raises(WishError, match="EnvironmentFile=") as caught:
+        one(**keys)
+    said = str(caught.value)
+    assert "hf_abc" not in said
+    assert next(iter(next(iter(keys.values())))) in said
+
+
+def test_names_that_only_look_like_secrets_are_passed_on() -> None:
+    env = {"HF_TOKEN_PATH": "/x", "TOKENIZERS_PARALLELISM": "false", "VLLM_MAX_TOKENS": "1"}
+    flags = {"--api-key-file": "/x", "--max-num-batched-tokens": "8"}
+    wish = one(env=env, flags=flags)
+    assert (dict(wish.env), dict(wish.flags)) == (env, flags)
