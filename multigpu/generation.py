@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multigpu.hardware import Host, ManagedFile, UnitState
 from multigpu.install import MODELS, PREFIX, Recipe, Upload
 from multigpu.plan import Plan
-from multigpu.units import CONFIG_DIRECTORY, UNIT_DIRECTORY, USER, RenderedUnit, TextFile
+from multigpu.units import CONFIG_DIRECTORY, MARK, UNIT_DIRECTORY, USER, RenderedUnit, TextFile
 
 HOME = "/var/lib/multigpu"
 OWNER = "root:root"
@@ -130,23 +130,25 @@ def needs_reload(machine: Host, units: Iterable[RenderedUnit]) -> bool:
 def obsolete_units(machine: Host, units: Iterable[RenderedUnit]) -> tuple[str, ...]:
     """Units of ours on the host that no planned service has any more.
 
-    The transient units of runtime installations are no services; drop-ins and leftovers beside
-    the unit files are no units.
+    Ours is what begins with our mark or runs a process with a revision: a unit that an operator
+    named multigpu-* stays. The transient units of runtime installations are no services; drop-ins
+    and leftovers beside the unit files are no units.
     """
     wanted = {unit.name for unit in units}
-    on_disk = {name for file in machine.files if (name := _unit_on_disk(file.path)) is not None}
-    loaded = {
+    on_disk = {name for file in machine.files if (name := _unit_on_disk(file)) is not None}
+    running = {
         unit.name
         for unit in machine.units
-        if unit.load_state != "not-found" and not unit.name.startswith(INSTALLATION)
+        if unit.revision is not None and not unit.name.startswith(INSTALLATION)
     }
-    return tuple(sorted((on_disk | loaded) - wanted))
+    return tuple(sorted((on_disk | running) - wanted))
 
 
-def _unit_on_disk(path: str) -> str | None:
-    directory, _, name = path.rpartition("/")
+def _unit_on_disk(file: ManagedFile) -> str | None:
+    directory, _, name = file.path.rpartition("/")
     ours = name.startswith("multigpu-") and name.endswith(".service")
-    return name if ours and directory == UNIT_DIRECTORY else None
+    marked = (file.content or "").startswith(MARK)
+    return name if ours and marked and directory == UNIT_DIRECTORY else None
 
 
 def model_directory(sha256: str) -> str:

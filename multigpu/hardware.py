@@ -155,8 +155,8 @@ class UnitState:
 class ManagedFile:
     """A file of ours on the host, by content. `sha256` is None when the file could not be read.
 
-    `content` is kept only for the stamps that say which runtime is installed; `modified_at` is the
-    Unix time of the last change of content (mtime).
+    `content` is kept only for the stamps that say which runtime is installed, and of unit files the
+    first line; `modified_at` is the Unix time of the last change of content (mtime).
     """
 
     path: str

@@ -18,6 +18,8 @@ from multigpu.plan import Plan, Service, Setting, Wish
 USER = "multigpu"
 UNIT_DIRECTORY = "/etc/systemd/system"
 CONFIG_DIRECTORY = "/etc/multigpu"
+MARK = "# Rendered by multigpu "
+"""How our files begin. A multigpu-*.service without it is somebody else's."""
 UNIT_TEMPLATE, ENVIRONMENT_TEMPLATE = "multigpu.service.j2", "multigpu.env.j2"
 STOP_S = 40
 CUDA_DEVICES = ("char-nvidia", "char-nvidiactl", "char-nvidia-uvm", "char-nvidia-caps")

@@ -10,7 +10,7 @@ from multigpu import generation
 from multigpu.hardware import Host, ManagedFile, UnitState
 from multigpu.install import Recipe, Upload
 from multigpu.plan import Service
-from multigpu.units import RenderedUnit, TextFile
+from multigpu.units import MARK, RenderedUnit, TextFile
 
 PLANNED = "0123456789abcdef"
 UNIT = RenderedUnit(
@@ -142,11 +142,23 @@ def test_a_unit_file_that_systemd_has_not_read_asks_for_a_reload() -> None:
 
 def test_a_unit_of_ours_that_no_plan_has_is_obsolete_loaded_or_only_on_disk() -> None:
     old = replace(RUNNING, name="multigpu-old.service")
-    disk = ManagedFile("/etc/systemd/system/multigpu-older.service", "f" * 64)
+    disk = ManagedFile(
+        "/etc/systemd/system/multigpu-older.service", "f" * 64, content=f"{MARK}from plans/a.yaml"
+    )
     machine = replace(host(), units=(RUNNING, old), files=(*FILES, disk))
     obsolete = ("multigpu-old.service", "multigpu-older.service")
     assert generation.obsolete_units(machine, [UNIT]) == obsolete
     assert generation.obsolete_units(machine, []) == ("multigpu-chat.service", *obsolete)
+
+
+@pytest.mark.parametrize("first_line", [None, "", "[Unit]", "# my own exporter"])
+def test_a_unit_that_an_operator_named_like_ours_stays(first_line: str | None) -> None:
+    theirs = replace(RUNNING, name="multigpu-exporter.service", revision=None)
+    disk = ManagedFile(
+        "/etc/systemd/system/multigpu-exporter.service", "f" * 64, content=first_line
+    )
+    machine = replace(host(), units=(RUNNING, theirs), files=(*FILES, disk))
+    assert generation.obsolete_units(machine, [UNIT]) == ()
 
 
 def test_the_installation_of_a_runtime_is_not_obsolete() -> None:
@@ -172,7 +184,7 @@ def test_a_unit_that_systemd_does_not_find_is_not_obsolete() -> None:
     ],
 )
 def test_what_lies_beside_a_unit_file_is_no_unit(path: str) -> None:
-    machine = replace(host(), files=(*FILES, ManagedFile(path, "f" * 64)))
+    machine = replace(host(), files=(*FILES, ManagedFile(path, "f" * 64, content=MARK)))
     assert generation.obsolete_units(machine, [UNIT]) == ()
 
 

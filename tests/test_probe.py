@@ -158,11 +158,11 @@ def test_cards_are_asked_one_by_one_when_one_silences_all(tools: Path, tmp_path:
     assert host.gpu(1).pcie.limited_at == "0000:00:41.0"
 
 
-def test_files_of_ours_are_hashed_and_only_stamps_show_their_content(tmp_path: Path) -> None:
+def test_files_of_ours_are_hashed_and_show_no_content_but_stamps_and_first_lines_of_units(tmp_path: Path) -> None:
     plant(
         tmp_path,
         {
-            "/etc/systemd/system/multigpu-chat.service": "[Unit]\n",
+            "/etc/systemd/system/multigpu-chat.service": "# Rendered by us\n[Unit]\n",
             "/etc/systemd/system/other.service": "[Unit]\n",
             "/etc/multigpu/chat.env": "A=1\n",
             "/etc/multigpu/credentials/chat": "sk-very-secret",
@@ -186,6 +186,8 @@ def test_files_of_ours_are_hashed_and_only_stamps_show_their_content(tmp_path: P
     assert secret and secret.sha256 == hashlib.sha256(b"sk-very-secret").hexdigest()
     assert (secret.size_bytes, secret.content) == (14, None)
     assert stamp and stamp.content == "vllm 0.33.0"
+    unit = host.file("/etc/systemd/system/multigpu-chat.service")
+    assert unit and unit.content == "# Rendered by us"
     assert stamp.modified_at and abs(stamp.modified_at - time.time()) < 60
     assert [path.path for path in host.paths] == ["/etc/multigpu"]
     assert json.loads(text)["paths"]["/srv/none"] is None

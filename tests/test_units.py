@@ -20,7 +20,7 @@ from jinja2 import UndefinedError
 
 from multigpu import units
 from multigpu.plan import Plan, Service, Setting
-from multigpu.units import ENVIRONMENT_TEMPLATE, UNIT_TEMPLATE, RenderedUnit
+from multigpu.units import ENVIRONMENT_TEMPLATE, MARK, UNIT_TEMPLATE, RenderedUnit
 from tests.plans import LAYER_SPLIT, SETTING, plan
 
 DIRECTORY = Path(__file__).parent.parent / "templates"
@@ -248,6 +248,10 @@ def test_any_change_of_arguments_environment_or_template_changes_the_revision(
     other: RenderedUnit,
 ) -> None:
     assert other.revision != render().revision
+
+
+def test_both_files_begin_with_the_mark_that_says_whose_they_are() -> None:
+    assert all(file.content.startswith(MARK) for file in render(VLLM).files)
 
 
 def test_a_template_that_names_an_unknown_value_fails() -> None:

@@ -15,6 +15,7 @@ Nothing is judged here. The document:
     main_processes  MainPID of every unit of ours -> MULTIGPU_REVISION of its environment, and the
                Unix time at which it started
     managed    files of ours: sha256, size, mode, owner, mtime; content only for stamps of runtimes
+               (all of it) and for units (the first line)
     paths      the asked paths -> size, mode, owner, mtime, null when there is nothing
     incomplete names of the parts that did not answer in time
     end        the end marker: without it the document was cut
@@ -26,6 +27,7 @@ cannot be killed (a driver in uninterruptible sleep) is left behind. Python 3.9+
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import functools
 import glob
 import grp
@@ -89,6 +91,7 @@ MANAGED = (
     "/opt/multigpu/wheels/**",
     "/var/lib/multigpu/models/**",
 )
+FIRST_LINE = 200
 STAMPS = "/opt/multigpu/runtimes/*/installed"
 
 UNIT_PROPERTIES = (
@@ -319,18 +322,21 @@ def read_disks(root: str) -> Dict[str, Optional[int]]:
 
 
 def read_managed(root: str) -> List[Dict[str, Any]]:
-    """Files of ours by content hash; the content itself only for the stamps of runtimes."""
-    patterns = [under(root, pattern) for pattern in MANAGED]
+    """Files of ours by content hash; of stamps the content, of units the line they begin with."""
+    patterns = [under(root, pattern) for pattern in (*MANAGED, STAMPS)]
     found = {path for pattern in patterns for path in glob.glob(pattern, recursive=True)}
-    files = [managed_file(root, path) for path in sorted(found) if os.path.isfile(path)]
-    for path in sorted(glob.glob(under(root, STAMPS))):
-        files.append({**managed_file(root, path), "content": read_text(path)})
-    return files
+    return [managed_file(root, path) for path in sorted(found) if os.path.isfile(path)]
 
 
 def managed_file(root: str, path: str) -> Dict[str, Any]:
     """One file; sha256 is None when it cannot be read or is no file of ours by its size."""
-    return {"path": outside(root, path), "sha256": sha256_of(path), **path_state(path)}
+    place = outside(root, path)
+    file: Dict[str, Any] = {"path": place, "sha256": sha256_of(path), **path_state(path)}
+    if fnmatch.fnmatch(place, STAMPS):
+        file["content"] = read_text(path)
+    elif fnmatch.fnmatch(place, UNIT_FILES):
+        file["content"] = (read_text(path) or "").partition("\n")[0][:FIRST_LINE]
+    return file
 
 
 def sha256_of(path: str) -> Optional[str]:
