@@ -90,6 +90,16 @@ def restart_reason(machine: Host, unit: RenderedUnit) -> str | None:
     return None
 
 
+def restarted_together(machine: Host, units: Iterable[RenderedUnit]) -> tuple[RenderedUnit, ...]:
+    """Units of several services that all stop before any starts: they may have swapped cards.
+
+    Empty when one service restarts: its replicas do so one after the other, and the others answer
+    meanwhile.
+    """
+    restarting = tuple(unit for unit in units if restart_reason(machine, unit) is not None)
+    return restarting if len({unit.wish for unit in restarting}) > 1 else ()
+
+
 def _younger(state: UnitState, found: ManagedFile | None, file: TextFile) -> bool:
     """A process younger than a drifted file of its unit may run the drifted text.
 

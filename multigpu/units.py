@@ -48,13 +48,17 @@ class TextFile:
 
 @dataclass(frozen=True)
 class RenderedUnit:
-    """One process as systemd will run it. `revision` is what its process will carry."""
+    """One process as systemd will run it. `revision` is what its process will carry.
+
+    `wish` names the wished service that the process belongs to; replicas share it.
+    """
 
     service: Service
     revision: str
     files: tuple[TextFile, ...]
     start_s: int
     bind: str = "127.0.0.1"
+    wish: str = ""
 
     @property
     def name(self) -> str:
@@ -160,6 +164,7 @@ def render(
         ),
         plan.wish.start_s,
         plan.wish.bind,
+        plan.wish.name,
     )
 
 

@@ -11,23 +11,27 @@ from multigpu import generation
 from multigpu.hardware import Host
 from multigpu.install import Recipe
 
-# Prints a line now and then, so that neither the operator nor the connection falls asleep.
+# Waits for an installation that an earlier run began, as well as for its own: a job that systemd
+# has queued shows no state yet. Prints a line now and then, so that neither the operator nor the
+# connection falls asleep.
 _RUN = """\
 set -u
 unit=$1 stamp=$2 script=$3
-if [ ! -e "$stamp" ] && ! systemctl is-active --quiet "$unit"; then
+busy() { systemctl show -p ActiveState -p Job "$unit" | grep -Eq '=(.*activating|[1-9])'; }
+if [ ! -e "$stamp" ] && ! busy; then
   systemctl reset-failed "$unit" 2>/dev/null
   systemd-run --quiet --unit="$unit" --property=RemainAfterExit=no \\
     --property=TimeoutStartSec=infinity --service-type=oneshot --no-block \\
-    /bin/sh -c "$script" || exit 1
+    /bin/sh -c "$script" || busy || exit 1
 fi
 waited=0
-while systemctl show -p ActiveState --value "$unit" | grep -q activating; do
+while busy; do
   sleep 0.5; waited=$((waited + 1))
   [ $((waited % 20)) -eq 0 ] && journalctl -q -u "$unit" -n 1 -o cat --no-pager
 done
 [ -e "$stamp" ] && exit 0
-journalctl -q -u "$unit" -n 15 -o cat --no-pager >&2
+echo "multigpu: $unit failed, its last words:" >&2
+journalctl -q -u "$unit" _TRANSPORT=stdout -n 15 -o cat --no-pager >&2
 exit 1
 """
 

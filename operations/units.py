@@ -12,7 +12,7 @@ from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
 from multigpu import generation
 from multigpu.hardware import Host
 from multigpu.units import UNIT_DIRECTORY, RenderedUnit, TextFile
-from operations.common import Staging
+from operations.common import Staging, script
 
 # Unit files are verified before anything is swapped in: an unknown key is only a warning to
 # systemd-analyze (rc 0), so any line on stderr refuses. Verified under their final names, in a
@@ -75,27 +75,34 @@ def _manifest(files: tuple[TextFile, ...]) -> str:
     )
 
 
-# Waits for READY=1 of the supervisor; a failed start shows the engine's last words.
+# Waits for READY=1 of the supervisor; a failed start shows the engine's last words. A job that
+# systemd has queued leaves the old process active for a moment: only another invocation counts.
 _START = """\
 unit=$1 verb=$2 limit=$3
+show() { systemctl show -p "$1" --value "$unit"; }
+before=
 if [ "$verb" != wait ]; then
+  before=$(show InvocationID)
   systemctl reset-failed "$unit" 2>/dev/null
   systemctl --no-block "$verb" "$unit" || exit 1
 fi
 waited=0
 while :; do
-  state=$(systemctl show -p ActiveState --value "$unit")
-  status=$(systemctl show -p StatusText --value "$unit")
-  restarts=$(systemctl show -p NRestarts --value "$unit")
-  [ "$state" = active ] && [ "$status" = serving ] && exit 0
-  if [ "$state" = failed ] || [ "$restarts" -ge 2 ] || [ "$waited" -gt "$limit" ]; then break; fi
+  status=$(show StatusText) state=$(show ActiveState) restarts=$(show NRestarts)
+  if [ "$(show InvocationID)" != "$before" ]; then
+    [ "$state" = active ] && [ "$status" = serving ] && exit 0
+    if [ "$state" = failed ] || [ "$restarts" -ge 2 ]; then break; fi
+  fi
+  [ "$waited" -gt "$limit" ] && break
   sleep 0.5; waited=$((waited + 1))
   [ $((waited % 40)) -eq 0 ] && echo "$unit: $status ($((waited / 2)) s)"
 done
-echo "multigpu: $unit did not become ready: $state, $status" >&2
-journalctl -q -u "$unit" -n 12 -o cat --no-pager >&2
+echo "multigpu: $unit did not become ready: $state, $status; its last words:" >&2
+journalctl -q -u "$unit" _TRANSPORT=stdout -n 20 -o cat --no-pager >&2
 exit 1
 """
+PATIENCE_S = 10
+"""How much longer than the supervisor we wait, so that its verdict can be read."""
 
 
 @operation()
@@ -119,19 +126,34 @@ def _commands(machine: Host, units: tuple[RenderedUnit, ...]) -> Iterator[String
     for unit in units:
         if generation.needs_enable(machine, unit):
             yield StringCommand("systemctl", "enable", "--quiet", QuoteString(unit.name))
+    together = generation.restarted_together(machine, units)
+    if together:
+        yield _restart_all(together)
+    for unit in units:
         reason = generation.restart_reason(machine, unit)
         if reason is not None:
             host.log(f"{unit.name}: {reason}")
-            yield _start(unit, "restart")
+            yield _start(unit, "wait" if unit in together else "restart")
     for unit in units:
         if generation.restart_reason(machine, unit) is None and generation.waits(machine, unit):
             yield _start(unit, "wait")
 
 
+def _restart_all(units: tuple[RenderedUnit, ...]) -> StringCommand:
+    """Stop all, then start all without waiting for any."""
+    names = [QuoteString(unit.name) for unit in units]
+    return script(
+        StringCommand("systemctl", "stop", *names),
+        StringCommand("{", "systemctl", "reset-failed", *names, "2>/dev/null;", "true;", "}"),
+        StringCommand("systemctl", "--no-block", "start", *names),
+    )
+
+
 def _start(unit: RenderedUnit, verb: str) -> StringCommand:
-    start_s = int(unit.start_s)
+    half_seconds = 2 * (int(unit.start_s) + PATIENCE_S)
+    name = QuoteString(unit.name)
     return StringCommand(
-        "sh", "-c", QuoteString(_START), "multigpu-start", QuoteString(unit.name), verb, start_s * 2
+        "sh", "-c", QuoteString(_START), "multigpu-start", name, verb, half_seconds
     )
 
 

@@ -158,7 +158,9 @@ def test_cards_are_asked_one_by_one_when_one_silences_all(tools: Path, tmp_path:
     assert host.gpu(1).pcie.limited_at == "0000:00:41.0"
 
 
-def test_files_of_ours_are_hashed_and_show_no_content_but_stamps_and_first_lines_of_units(tmp_path: Path) -> None:
+def test_files_of_ours_show_a_hash_and_only_stamps_and_units_show_text(
+    tmp_path: Path,
+) -> None:
     plant(
         tmp_path,
         {
