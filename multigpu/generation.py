@@ -53,6 +53,21 @@ def uploads_missing(machine: Host, uploads: Iterable[Upload]) -> tuple[Upload, .
     )
 
 
+def lacks_room(machine: Host, missing: Iterable[Upload]) -> str | None:
+    """Why the files do not fit the host's disk, in one line; None when they do or nobody knows.
+
+    Each file lies twice on the host for a moment: staged, and under its final name.
+    """
+    sizes = [upload.size_bytes or len(upload.content or b"") for upload in missing]
+    needed_mib = (sum(sizes) + max(sizes, default=0)) // 2**20
+    if machine.disk_free_mib is None or needed_mib < machine.disk_free_mib:
+        return None
+    return (
+        f"{machine.name} has {machine.disk_free_mib / 1024:.1f} GiB free, the files to bring need "
+        f"{needed_mib / 1024:.1f} GiB: make room, or give model as a path on the host"
+    )
+
+
 def runtime_missing(machine: Host, recipe: Recipe) -> bool:
     """True when the runtime's directory has no stamp of a complete installation."""
     return recipe.stamp is not None and machine.file(recipe.stamp) is None

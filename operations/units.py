@@ -11,40 +11,51 @@ from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
 
 from multigpu import generation
 from multigpu.hardware import Host
+from multigpu.install import PREFIX
 from multigpu.units import UNIT_DIRECTORY, RenderedUnit, TextFile
 from operations.common import Staging, script
 
 # Unit files are verified before anything is swapped in: an unknown key is only a warning to
 # systemd-analyze (rc 0), so any line on stderr refuses. Verified under their final names, in a
 # directory of their own; environment files come first, so that a unit never sees half of them.
+# Another run waits its turn; the staging directory goes, however this ends.
 _SWAP = """\
-import json, os, shutil, subprocess, sys, tempfile
-staging, manifest = sys.argv[1], json.load(open(sys.argv[1] + "/manifest"))
-units = [m for m in manifest if m["path"].endswith(".service")]
-with tempfile.TemporaryDirectory() as directory:
-    names = []
-    for unit in units:
-        names.append(os.path.join(directory, os.path.basename(unit["path"])))
-        shutil.copyfile(os.path.join(staging, unit["staged"]), names[-1])
-    for name in names:
-        done = subprocess.run(
-            ["systemd-analyze", "verify", "--recursive-errors=no", name],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if done.returncode or done.stderr.strip():
-            sys.exit("multigpu: systemd-analyze verify refuses %s: %s" % (
-                os.path.basename(name), done.stderr.decode("utf-8", "replace").strip()))
-for file in manifest:
-    new = file["path"] + ".multigpu-new"
-    os.makedirs(os.path.dirname(new), exist_ok=True)
-    with open(os.path.join(staging, file["staged"]), "rb") as source, open(new, "wb") as target:
-        os.fchmod(target.fileno(), int(file["mode"], 8))
-        shutil.copyfileobj(source, target)
-        target.flush()
-        os.fsync(target.fileno())
-for file in manifest:
-    os.replace(file["path"] + ".multigpu-new", file["path"])
-if units:
-    subprocess.run(["systemctl", "daemon-reload"], check=True)
+import fcntl, json, os, shutil, subprocess, sys, tempfile
+staging, lock = sys.argv[1], os.open(sys.argv[2], os.O_RDONLY)
+def verify(units):
+    with tempfile.TemporaryDirectory() as directory:
+        names = []
+        for unit in units:
+            names.append(os.path.join(directory, os.path.basename(unit["path"])))
+            shutil.copyfile(os.path.join(staging, unit["staged"]), names[-1])
+        for name in names:
+            done = subprocess.run(
+                ["systemd-analyze", "verify", "--recursive-errors=no", name],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            if done.returncode or done.stderr.strip():
+                sys.exit("multigpu: systemd-analyze verify refuses %s: %s" % (
+                    os.path.basename(name), done.stderr.decode("utf-8", "replace").strip()))
+def swap(manifest):
+    for file in manifest:
+        new = file["path"] + ".multigpu-new"
+        os.makedirs(os.path.dirname(new), exist_ok=True)
+        with open(os.path.join(staging, file["staged"]), "rb") as source, open(new, "wb") as target:
+            os.fchmod(target.fileno(), int(file["mode"], 8))
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+    for file in manifest:
+        os.replace(file["path"] + ".multigpu-new", file["path"])
+fcntl.flock(lock, fcntl.LOCK_EX)
+try:
+    manifest = json.load(open(os.path.join(staging, "manifest")))
+    units = [file for file in manifest if file["path"].endswith(".service")]
+    verify(units)
+    swap(manifest)
+    if units:
+        subprocess.run(["systemctl", "daemon-reload"], check=True)
+finally:
+    shutil.rmtree(staging, ignore_errors=True)
 """
 
 
@@ -62,8 +73,7 @@ def install_text(
     for number, file in enumerate(files):
         yield staging.put(io.BytesIO(file.content.encode()), str(number))
     yield staging.put(io.BytesIO(_manifest(files).encode()), "manifest")
-    yield StringCommand("python3", "-c", QuoteString(_SWAP), staging.path)
-    yield staging.remove()
+    yield StringCommand("python3", "-c", QuoteString(_SWAP), staging.path, PREFIX)
 
 
 def _manifest(files: tuple[TextFile, ...]) -> str:

@@ -6,22 +6,26 @@ import io
 from collections.abc import Generator, Iterator
 
 from pyinfra import host
-from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
+from pyinfra.api import FileUploadCommand, FunctionCommand, QuoteString, StringCommand, operation
 
 from multigpu import generation
 from multigpu.hardware import Host
 from multigpu.install import Upload
-from operations.common import Staging, install, script
+from operations.common import Staging, fail, install, locked, script
 
 
 @operation()
 def uploads(
     *, machine: Host, wanted: tuple[Upload, ...]
-) -> Generator[StringCommand | FileUploadCommand, None, None]:
+) -> Generator[StringCommand | FileUploadCommand | FunctionCommand, None, None]:
     """Bring what is missing; a file counts as there when its path has the right size."""
     missing = generation.uploads_missing(machine, wanted)
     if not missing:
         host.noop(f"{len(wanted)} files are there")
+        return
+    shortage = generation.lacks_room(machine, missing)
+    if shortage is not None:
+        yield fail(shortage)
         return
     staging = Staging()
     yield staging.create()
@@ -29,7 +33,8 @@ def uploads(
         staged = f"{staging.path}/{number}"
         source = upload.source or io.BytesIO(upload.content or b"")
         yield staging.put(source, str(number))
-        yield script(*_checked(staged, upload), *install(staged, upload.path, "0644"))
+        placed = script(*_checked(staged, upload), *install(staged, upload.path, "0644"))
+        yield staging.or_remove(locked(placed))
     yield staging.remove()
 
 

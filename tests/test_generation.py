@@ -217,6 +217,15 @@ def test_files_are_there_when_their_size_is_right() -> None:
     assert generation.uploads_missing(Host("tower", files=there), (WHEEL, LOCK)) == ()
 
 
+def test_files_that_do_not_fit_the_disk_twice_are_refused_before_they_travel() -> None:
+    model = Upload("/var/lib/multigpu/models/a/x.gguf", "x.gguf", None, "f" * 64, 40 * 2**30)
+    small = Host("tower", disk_free_mib=60 * 1024)
+    said = generation.lacks_room(small, (model, LOCK))
+    assert said is not None and "60.0 GiB free" in said and "80.0 GiB" in said
+    assert generation.lacks_room(Host("tower", disk_free_mib=90 * 1024), (model, LOCK)) is None
+    assert generation.lacks_room(Host("tower"), (model,)) is None
+
+
 @pytest.mark.parametrize("size", [None, 0, 999, 1001])
 def test_a_file_that_is_missing_or_cut_short_is_brought_again(size: int | None) -> None:
     there = (ManagedFile(WHEEL.path, None, size), ManagedFile(LOCK.path, None, 5))
