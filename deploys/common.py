@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import traceback
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -24,6 +25,12 @@ from multigpu.store import models
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "templates"
+QUICK_S, SLOW_S = 120, 7200
+"""For each command of an operation: a host that hangs must not hold up the others for ever. Slow
+ones copy or hash models, install and build; what they began on the host goes on."""
+DEAD_S = 60
+"""A host that acknowledges nothing for so long is gone."""
+TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux only
 
 
 def machine_name() -> str:
@@ -82,7 +89,7 @@ def guarded(order: Callable[[], None]) -> Callable[[], None]:
     @wraps(order)
     def run() -> None:
         try:
-            no_delay()
+            tune_connection()
             order()
         except PyinfraError:
             raise
@@ -100,13 +107,21 @@ def guarded(order: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def no_delay() -> None:
-    """pyinfra leaves Nagle's algorithm on, which costs about 45 ms a command."""
+def tune_connection() -> None:
+    """pyinfra leaves Nagle's algorithm on, which costs about 45 ms a command.
+
+    It also waits for ever for a host that lost power or network; keep-alives and a limit on what
+    stays unacknowledged end that.
+    """
     client = getattr(host.connector, "client", None)
     transport = client.get_transport() if client is not None else None
     setsockopt = getattr(getattr(transport, "sock", None), "setsockopt", None)
-    if setsockopt is not None:  # the channel of a jump host has none
-        setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    if transport is None or setsockopt is None:  # the channel of a jump host has none
+        return
+    setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    if TCP_USER_TIMEOUT is not None:
+        setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, DEAD_S * 1000)
+    transport.set_keepalive(DEAD_S // 4)
 
 
 def captured() -> tuple[Host, str] | None:

@@ -6,7 +6,7 @@ pyinfra inventories/homelab.py deploys/remove.py --data purge=yes   also runtime
 
 from pyinfra import host
 
-from deploys.common import captured, guarded, privilege
+from deploys.common import QUICK_S, captured, guarded, privilege
 from operations.remove import remove
 
 
@@ -17,7 +17,7 @@ def remove_services() -> None:
     if found is None:
         return
     purge = str(host.data.get("purge", "no")) == "yes"
-    remove(name="Remove services", machine=found[0], purge=purge, **privilege())
+    remove(name="Remove services", machine=found[0], purge=purge, _timeout=QUICK_S, **privilege())
 
 
 if not __package__:

@@ -7,7 +7,16 @@ inventory sets `rehearsal_directory`, files are written there and no host is tou
 """
 
 from deploys.assembly import decided, deployments, program
-from deploys.common import captured, guarded, privilege, rehearsal_directory, say, verify_s
+from deploys.common import (
+    QUICK_S,
+    SLOW_S,
+    captured,
+    guarded,
+    privilege,
+    rehearsal_directory,
+    say,
+    verify_s,
+)
 from multigpu.explain import explain
 from multigpu.generation import Deployment
 from multigpu.store import rehearsal
@@ -35,12 +44,14 @@ def serve() -> None:
         rehearsal.write(directory, units)
         return
     root = privilege()
-    layout(name="Account and directories", machine=machine, **root)
-    uploads(name="Programs, wheels and models", machine=machine, wanted=files(wanted), **root)
+    quick, slow = {**root, "_timeout": QUICK_S}, {**root, "_timeout": SLOW_S}
+    layout(name="Account and directories", machine=machine, **quick)
+    uploads(name="Programs, wheels and models", machine=machine, wanted=files(wanted), **slow)
     recipes = tuple(dict.fromkeys(deployment.recipe for deployment in wanted))
-    runtimes(name="Runtime", machine=machine, recipes=recipes, **root)
-    install_text(name="Unit and environment files", machine=machine, units=units, **root)
-    converge(name="Processes", machine=machine, units=units, **root)
+    runtimes(name="Runtime", machine=machine, recipes=recipes, **slow)
+    install_text(name="Unit and environment files", machine=machine, units=units, **quick)
+    patience = QUICK_S + max((plan.wish.start_s for plan in plans), default=0)
+    converge(name="Processes", machine=machine, units=units, _timeout=patience, **root)
     verify(
         name="Verification", program=program().path, deployments=wanted, seconds=verify_s(), **root
     )

@@ -14,9 +14,14 @@ from multigpu import observation
 from multigpu.errors import MultigpuError
 from multigpu.observation import ServiceSeen
 
+ABSENT = "multigpu: the program is not there"
+
 
 class Observation(FactBase[tuple[ServiceSeen, ...] | None]):
-    """Runs `observe` on the host. Arguments: the program archive's path and the specs."""
+    """Runs `observe` on the host; empty when the program is not there.
+
+    Arguments: the program archive's path and the specs.
+    """
 
     @staticmethod
     @override
@@ -26,10 +31,14 @@ class Observation(FactBase[tuple[ServiceSeen, ...] | None]):
     @override
     def command(self, program: str, specs: Iterable[Mapping[str, object]]) -> str:
         spec = json.dumps(list(specs))
-        return f"python3 {shlex.quote(program)} observe --spec {shlex.quote(spec)}"
+        path = shlex.quote(program)
+        observe = f"python3 {path} observe --spec {shlex.quote(spec)}"
+        return f"if [ -e {path} ]; then {observe}; else echo '{ABSENT}'; fi"
 
     @override
     def process(self, output: list[str]) -> tuple[ServiceSeen, ...]:
+        if output[0] == ABSENT:
+            return ()
         try:
             return observation.read("\n".join(output))
         except MultigpuError as error:

@@ -14,6 +14,8 @@ from multigpu.plan import Plan
 from multigpu.units import CONFIG_DIRECTORY, MARK, UNIT_DIRECTORY, USER, RenderedUnit, TextFile
 
 HOME = "/var/lib/multigpu"
+CACHE = "/var/cache/multigpu"
+"""systemd makes it, as CacheDirectory= of the units."""
 OWNER = "root:root"
 INSTALLATION = "multigpu-install-"
 """How the names of the transient units begin that install a runtime."""

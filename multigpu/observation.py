@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cattrs
 
 from multigpu.errors import CaptureError
+from multigpu.host.load import REQUEST_TIMEOUT_S
 from multigpu.plan import Plan
 from multigpu.units import RenderedUnit
 
@@ -16,6 +18,8 @@ SCHEMA = 1
 END = "multigpu-observation-end"
 SECONDS = 8
 MAX_TOKENS = 64
+COMMANDS_S = 30
+"""For what is asked of systemd, /proc and the journal about one unit."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,12 @@ def spec(
         "environment_names": [setting.name for setting in plan.environment],
         "log_patterns": list(log_patterns),
     }
+
+
+def limit_s(specs: Iterable[Mapping[str, Any]]) -> int:
+    """Seconds after which an observation is given up: the sum of its own limits."""
+    waits = 2 * REQUEST_TIMEOUT_S
+    return 30 + sum(int(waits + s["seconds"] + COMMANDS_S * len(s["units"])) for s in specs)
 
 
 def users(plan: Plan) -> int:

@@ -10,6 +10,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from multigpu import generation
 from multigpu.hardware import Host
 from multigpu.units import USER
+from operations.common import STAGING
 from operations.units import remove_unit
 
 
@@ -21,7 +22,9 @@ def remove(*, machine: Host, purge: bool = False) -> Generator[StringCommand, No
         yield remove_unit(name)
     there = [path.path for path in machine.paths if path.path in generation.DIRECTORIES]
     if purge and there:
-        yield StringCommand("rm", "-rf", *(QuoteString(path) for path in there))
+        yield StringCommand("systemctl", "stop", QuoteString(f"{generation.INSTALLATION}*"))
+        rest = StringCommand(generation.CACHE, f"{STAGING}*")
+        yield StringCommand("rm", "-rf", *(QuoteString(path) for path in there), rest)
         yield StringCommand("userdel", USER, "2>/dev/null;", "true")
     if not names and not (purge and there):
         host.noop("nothing of ours is here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Generator
 
 from pyinfra import host, logger, state
@@ -10,8 +11,11 @@ from pyinfra.api import FunctionCommand, operation
 from facts.observation import Observation
 from multigpu import observation, verdict
 from multigpu.generation import Deployment
+from multigpu.observation import ServiceSeen
 from multigpu.runtimes import runtime
 from operations.common import fail
+
+SILENT = "verify: the observation gave no answer: see above, then run deploys/verify.py again"
 
 
 @operation()
@@ -26,15 +30,35 @@ def verify(
         observation.spec(d.plan, d.units, runtime(d.plan.chosen.runtime).LOG_PATTERNS, seconds)
         for d in deployments
     ]
-    seen = host.get_fact(Observation, program=program, specs=specs, _timeout=300)
-    if seen is None:
-        yield fail("verify: the observation gave no answer; is the service installed?")
+    seen = host.get_fact(
+        Observation,
+        program=program,
+        specs=specs,
+        _timeout=observation.limit_s(specs),
+        _ignore_errors=True,  # else pyinfra fails the host here, in the middle of an operation
+    )
+    if not seen:
+        yield fail("verify: nothing is installed: run deploys/serve.py" if seen == () else SILENT)
         return
-    for deployment, service in zip(deployments, seen, strict=True):
-        checks = verdict.judge(deployment.plan, deployment.units, service)
-        for line in verdict.screen(deployment.plan, service, checks).splitlines():
+    for screen, problem in _judged(deployments, seen):
+        for line in screen.splitlines():
             host.log(line, log_func=logger.warning)
-        problem = verdict.failure(deployment.plan, checks)
         if problem is not None:
             yield fail(problem)
     host.noop("every planned card is fed")
+
+
+def _judged(
+    deployments: tuple[Deployment, ...], seen: tuple[ServiceSeen, ...]
+) -> list[tuple[str, str | None]]:
+    """Screen and problem of each service. An exception here would end the run of all hosts."""
+    try:
+        return [_judge(d, service) for d, service in zip(deployments, seen, strict=True)]
+    except Exception as error:
+        logger.error(traceback.format_exc())
+        return [("", f"a bug in multigpu, {type(error).__name__}: {error} (please report)")]
+
+
+def _judge(deployment: Deployment, seen: ServiceSeen) -> tuple[str, str | None]:
+    checks = verdict.judge(deployment.plan, deployment.units, seen)
+    return verdict.screen(deployment.plan, seen, checks), verdict.failure(deployment.plan, checks)
