@@ -171,8 +171,8 @@ def render(
 def supervised(service: Service, host_program: str, wish: Wish) -> tuple[str, ...]:
     """The engine's command line under the supervisor that gives it a readiness gate."""
     health = local_url(wish.bind, service.port) + service.health_path
-    supervise = ("supervise", "--health", health, "--start-s", str(wish.start_s), "--")
-    return ("/usr/bin/python3", host_program, *supervise, *service.argv)
+    gate = ("--health", health, "--start-s", str(wish.start_s), "--exclusive")
+    return ("/usr/bin/python3", host_program, "supervise", *gate, "--", *service.argv)
 
 
 def device_allow(devices: Iterable[str] | None) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from multigpu.host.supervisor import CONFIG, ENGINE_EXIT, START_TIMEOUT
+from multigpu.host.supervisor import CONFIG, ENGINE_EXIT, PORT_TAKEN, START_TIMEOUT, port_taken
 
 SOURCE = Path(__file__).parent.parent
 FOREVER = "import time; time.sleep(60)"
@@ -93,12 +93,17 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]
 
 
 def supervise(
-    health: HealthServer, *argv: str, start_s: float = 5, **environment: str
+    health: HealthServer,
+    *argv: str,
+    start_s: float = 5,
+    exclusive: bool = False,
+    **environment: str,
 ) -> subprocess.Popen[str]:
     program = (
         "import sys; from multigpu.host import supervisor as s; sys.exit(s.main(sys.argv[1:]))"
     )
-    options = ["--health", health.url, "--start-s", str(start_s), "--tick-s", TICK_S, "--"]
+    options = ["--health", health.url, "--start-s", str(start_s), "--tick-s", TICK_S]
+    options += ["--exclusive", "--"] if exclusive else ["--"]
     return subprocess.Popen(
         [sys.executable, "-c", program, *options, *argv],
         stderr=subprocess.PIPE,
@@ -258,3 +263,27 @@ def test_the_engine_gets_its_own_flags_even_those_named_like_ours(health: Health
     code = "import sys; print(sys.argv[1:])"
     flags = ("--health", "x", "--", "--start-s", "-v")
     assert end(supervise(health, *python(code), *flags))[1] == f"{list(flags)}\n"
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_another_process_holds_is_never_ready(
+    bind: str, tmp_path: Path, systemd: Systemd
+) -> None:
+    with HealthServer((bind, 0), Health) as squatter:
+        squatter.status = 200
+        started = tmp_path / "started"
+        code = f"open({str(started)!r}, 'w')"
+        running = supervise(squatter, *python(code), exclusive=True, NOTIFY_SOCKET=systemd.address)
+        status, _, err = end(running)
+    assert (status, started.exists()) == (PORT_TAKEN, False)
+    assert "another process listens" in err
+    assert not any("READY=1" in said for said in systemd.rest())
+
+
+def test_a_port_that_was_ours_a_moment_ago_is_free(tmp_path: Path) -> None:
+    with HealthServer(("127.0.0.1", 0), Health) as server:
+        client = socket.create_connection(server.server_address)
+        accepted, _ = server.socket.accept()
+        accepted.close()  # the side that closes first lingers in TIME_WAIT
+        client.close()
+    assert not port_taken(server.url)

@@ -203,8 +203,9 @@ def test_a_flag_and_its_value_share_a_line() -> None:
 def test_the_supervisor_gets_the_health_url_and_the_time_to_start() -> None:
     argv = exec_start(render(wished=plan(start_s=900)))
     assert argv[:3] == ["/usr/bin/python3", "/opt/multigpu/host/multigpu-host.pyz", "supervise"]
-    assert argv[3:8] == ["--health", "http://127.0.0.1:8000/health", "--start-s", "900", "--"]
-    assert argv[8:] == list(VLLM.argv)
+    assert argv[3:7] == ["--health", "http://127.0.0.1:8000/health", "--start-s", "900"]
+    assert argv[7:9] == ["--exclusive", "--"]
+    assert argv[9:] == list(VLLM.argv)
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,25 @@ READY=1 is sent when the health URL answers 200, WATCHDOG=1 while the child live
 ends, whatever its exit status, this program ends with the status of the verdict, so that systemd
 restarts the whole control group (vLLM exits 0 when its engine dies, vllm issue 48966).
 
-Exit statuses: 10 the engine ended, 13 it was not ready in time, 78 it could not be started.
+Exit statuses: 10 the engine ended, 13 it was not ready in time, 14 its port is taken, 78 it could
+not be started.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 
 from multigpu.host import local
 
-ENGINE_EXIT, START_TIMEOUT, CONFIG = 10, 13, 78
+ENGINE_EXIT, START_TIMEOUT, PORT_TAKEN, CONFIG = 10, 13, 14, 78
 TICK_S = 1.0
 HTTP_TIMEOUT_S = 5.0
 
@@ -53,6 +56,20 @@ def healthy(url: str) -> bool:
             return bool(answer.status == 200)
     except local.FAILURES:
         return False
+
+
+def port_taken(url: str) -> bool:
+    """True when somebody else listens there, who might answer 200 while the engine still loads."""
+    address = urllib.parse.urlsplit(url)
+    family = socket.AF_INET6 if ":" in (address.hostname or "") else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # Connections of our own last process that still linger are nobody.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address.hostname or "", address.port or 0))
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
 
 
 def child_environment() -> dict[str, str]:
@@ -127,13 +144,19 @@ class Supervisor:
 
 
 def main(arguments: list[str]) -> int:
-    """`supervise --health URL --start-s N -- ENGINE ARGV...`"""
+    """`supervise --health URL --start-s N [--exclusive] -- ENGINE ARGV...`"""
     parser = argparse.ArgumentParser(prog="multigpu supervise", description=__doc__)
     parser.add_argument("--health", required=True, help="URL that answers 200 when ready")
     parser.add_argument("--start-s", type=float, default=600, help="seconds until not ready fails")
     parser.add_argument("--tick-s", type=float, default=TICK_S, help="seconds between looks")
+    parser.add_argument(
+        "--exclusive", action="store_true", help="do not start while another process listens there"
+    )
     parser.add_argument("argv", nargs="+", help="the engine's command line, after --")
     options = parser.parse_args(arguments)
+    if options.exclusive and port_taken(options.health):
+        text = f"another process listens at {options.health}: see ss -ltnp, or set another port"
+        return verdict(text, PORT_TAKEN)
     try:
         child = subprocess.Popen(options.argv, env=child_environment())
     except OSError as error:
