@@ -17,7 +17,7 @@ from facts.machine import TIMEOUT_S, Machine
 from facts.model import ModelFiles
 from multigpu.errors import MultigpuError, NoPlan
 from multigpu.explain import explain_refusal
-from multigpu.generation import DIRECTORIES
+from multigpu.generation import DIRECTORIES, cannot_change
 from multigpu.hardware import Host
 from multigpu.observation import SECONDS
 from multigpu.plan import ModelSpec, Source
@@ -133,6 +133,13 @@ def captured() -> tuple[Host, str] | None:
         _timeout=TIMEOUT_S,
         **privilege(),
     )
+
+
+def refuse_unchangeable(machine: Host) -> None:
+    """Raises MultigpuError when nothing can be installed or removed on this host."""
+    reason = cannot_change(machine)
+    if reason is not None:
+        raise MultigpuError(reason)
 
 
 def load_model(reference: str) -> ModelSpec:

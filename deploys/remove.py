@@ -6,7 +6,7 @@ pyinfra inventories/homelab.py deploys/remove.py --data purge=yes   also runtime
 
 from pyinfra import host
 
-from deploys.common import QUICK_S, captured, guarded, privilege
+from deploys.common import QUICK_S, captured, guarded, privilege, refuse_unchangeable
 from operations.remove import remove
 
 
@@ -16,6 +16,7 @@ def remove_services() -> None:
     found = captured()
     if found is None:
         return
+    refuse_unchangeable(found[0])
     purge = str(host.data.get("purge", "no")) == "yes"
     remove(name="Remove services", machine=found[0], purge=purge, _timeout=QUICK_S, **privilege())
 

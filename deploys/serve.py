@@ -13,6 +13,7 @@ from deploys.common import (
     captured,
     guarded,
     privilege,
+    refuse_unchangeable,
     rehearsal_directory,
     say,
     verify_s,
@@ -43,6 +44,7 @@ def serve() -> None:
     if directory is not None:
         rehearsal.write(directory, units)
         return
+    refuse_unchangeable(machine)
     root = privilege()
     quick, slow = {**root, "_timeout": QUICK_S}, {**root, "_timeout": SLOW_S}
     layout(name="Account and directories", machine=machine, **quick)

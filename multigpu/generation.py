@@ -38,6 +38,18 @@ def paths_to_probe(uploads: Iterable[Upload]) -> tuple[str, ...]:
     return (*DIRECTORIES, *(upload.path for upload in uploads))
 
 
+def cannot_change(machine: Host) -> str | None:
+    """Why nothing can be installed or removed here, in one line; None when it can."""
+    if machine.uid not in (None, 0):
+        return (
+            f"{machine.name}: root is needed, this is uid {machine.uid}: take _sudo = False out of "
+            "the inventory, or set ssh_user = 'root'"
+        )
+    if machine.systemd is None:
+        return f"{machine.name}: systemctl does not answer, and services are systemd units"
+    return None
+
+
 def layout_missing(machine: Host) -> bool:
     """True when the account or one of the directories is not as it should be."""
     found = {file.path: file.owner for file in machine.paths}

@@ -176,7 +176,8 @@ class Host:
     when a tool on the host says that its GPUs are simulated; every screen repeats it.
     `virtualization` is the word of systemd-detect-virt, "none" on bare metal. `iommu` is off,
     passthrough or translating. `disk_free_mib` is that of /var/lib, where models go. `paths` are
-    those that the probe was asked for and found, directories too, without their content.
+    those that the probe was asked for and found, directories too, without their content. `uid` is
+    that of the user the probe ran as.
     """
 
     name: str
@@ -198,6 +199,7 @@ class Host:
     glibc: str | None = None
     python: tuple[int, int, int] | None = None
     systemd: int | None = None
+    uid: int | None = None
     units: tuple[UnitState, ...] = ()
     files: tuple[ManagedFile, ...] = ()
     paths: tuple[ManagedFile, ...] = ()

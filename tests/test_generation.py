@@ -59,6 +59,22 @@ def test_a_host_as_planned_needs_nothing() -> None:
     assert generation.obsolete_units(machine, [UNIT]) == ()
 
 
+@pytest.mark.parametrize(
+    ("uid", "systemd", "said"),
+    [
+        (0, 252, None),
+        (None, 252, None),
+        (1000, 252, "root is needed, this is uid 1000"),
+        (0, None, "systemctl does not answer"),
+    ],
+)
+def test_who_is_not_root_or_has_no_systemd_is_refused_before_anything_changes(
+    uid: int | None, systemd: int | None, said: str | None
+) -> None:
+    reason = generation.cannot_change(Host("tower", uid=uid, systemd=systemd))
+    assert reason is None if said is None else reason is not None and said in reason
+
+
 def test_a_bare_host_needs_everything() -> None:
     machine = Host("tower")
     assert generation.layout_missing(machine)

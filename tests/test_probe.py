@@ -176,6 +176,7 @@ def test_files_of_ours_show_a_hash_and_only_stamps_and_units_show_text(
     text, _ = run("--root", str(tmp_path), "--path", "/etc/multigpu", "--path", "/srv/none")
     host = read(text, "here")
     assert "very-secret" not in text
+    assert host.uid == os.geteuid()
     assert [file.path for file in host.files] == [
         "/etc/multigpu/chat.env",
         "/etc/multigpu/credentials/chat",

@@ -43,3 +43,9 @@ def test_the_identity_of_a_file_is_its_hash_and_size(tmp_path: Path) -> None:
     assert texts.file_identity(str(path)) == (hashlib.sha256(b"GGUF").hexdigest(), 4)
     with pytest.raises(MultigpuError, match="gone: No such file"):
         texts.file_identity(str(tmp_path / "gone"))
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "plans").write_text("a file where the folder should be")
+    with pytest.raises(MultigpuError, match=r"plans/tower\.yaml cannot be written"):
+        texts.write(tmp_path / "plans/tower.yaml", "x")

@@ -33,6 +33,7 @@ class System:
     os: str | None
     glibc: str | None
     python: tuple[int, int, int] | None
+    uid: int | None
     systemd: int | None
 
 
@@ -56,6 +57,7 @@ def read_system(document: dict[str, object], virt: Tool, systemctl: Tool) -> Sys
         os=_pretty_name(text(files.get("/etc/os-release")) or ""),
         glibc=text(system.get("glibc")),
         python=_python(items(system.get("python"))),
+        uid=integer(system.get("uid")),
         systemd=_systemd(systemctl.stdout),
     )
 
