@@ -13,7 +13,8 @@ from multigpu.errors import WishError
 from multigpu.plan import Objective, Strategy, Wish
 from multigpu.runtimes import RUNTIMES
 
-SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+SERVICE_NAME = re.compile(r"(?!install-)[a-z0-9][a-z0-9-]*")
+"""Units named multigpu-install-* install runtimes."""
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"(.*[_-])?(TOKEN|SECRET|PASSWORD|PASSWD|API[_-]?KEY|ACCESS[_-]KEY)", re.I)
 """Names of flags and variables whose value is a secret. HF_TOKEN_PATH and TOKENIZERS_* are none."""
@@ -35,7 +36,7 @@ def wishes(services: Mapping[str, Mapping[str, Any]]) -> tuple[Wish, ...]:
 
 def _wish(name: object, wished: object) -> Wish:
     if not isinstance(name, str) or not SERVICE_NAME.fullmatch(name):
-        raise WishError(f"service {name!r}: use lower-case letters, digits and dashes")
+        raise WishError(f"service {name!r}: use lower-case letters, digits and dashes, no install-")
     if not isinstance(wished, Mapping):
         raise WishError(f"{name}: is not a dict: write {{'model': ...}}")
     for key in wished:

@@ -75,7 +75,7 @@ def test_what_is_wrong_is_one_line_with_service_and_key(keys: dict[str, Any], sa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["Chat", "a b", "", "-a", "../x", 7])
+@pytest.mark.parametrize("name", ["Chat", "a b", "", "-a", "../x", "install-a", 7])
 def test_a_service_name_that_cannot_be_a_unit_name_is_refused(name: Any) -> None:
     with pytest.raises(WishError, match="lower-case"):
         wishes({name: {"model": "m"}})
