@@ -9,6 +9,7 @@ from pathlib import Path
 from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
+from gevent import GreenletExit
 from pyinfra import host, inventory, logger, state
 from pyinfra.api.exceptions import PyinfraError
 
@@ -66,13 +67,15 @@ def verify_s() -> int:
 
 
 def say(screen: str) -> None:
-    """Print one host's screen in one piece."""
-    logger.info("\n%s\n", screen.rstrip("\n"))
+    """Print one host's screen in one piece; nothing when it is empty."""
+    if screen:
+        logger.info("\n%s\n", screen.rstrip("\n"))
 
 
 def refuse(reason: str) -> None:
-    """Fail this host alone, with one line."""
-    host.log_styled(reason, fg="red", log_func=logger.error)
+    """Fail this host alone, with one line; pyinfra writes the host's name in front of it."""
+    line = reason.removeprefix(f"{machine_name()}: ")
+    host.log_styled(line, fg="red", log_func=logger.error)
     state.fail_hosts({inventory.get_host(host.name)})  # type: ignore[no-untyped-call]
 
 
@@ -87,7 +90,7 @@ def guarded(order: Callable[[], None]) -> Callable[[], None]:
         except PyinfraError:
             raise
         except NoPlan as error:
-            say(explain_refusal(error, machine_name(), ", ".join(services())))
+            say(explain_refusal(error, machine_name()))
             refuse(str(error))
         except MultigpuError as error:
             refuse(str(error))
@@ -96,6 +99,8 @@ def guarded(order: Callable[[], None]) -> Callable[[], None]:
         except Exception as error:
             logger.error(traceback.format_exc())
             refuse(f"a bug in multigpu, {type(error).__name__}: {error} (please report)")
+        if inventory.get_host(host.name) in state.failed_hosts:
+            raise GreenletExit  # ends this host's greenlet before pyinfra calls it ready
 
     return run
 

@@ -6,9 +6,19 @@ Applies plans/<host>.yaml, planning first where there is none or where the wish 
 inventory sets `rehearsal_directory`, files are written there and no host is touched.
 """
 
+from pyinfra import host
+
 from deploys.assembly import decided, deployments, program
-from deploys.common import captured, guarded, privilege, rehearsal_directory, say, verify_s
-from multigpu.explain import explain
+from deploys.common import (
+    captured,
+    guarded,
+    plan_file,
+    privilege,
+    rehearsal_directory,
+    say,
+    verify_s,
+)
+from multigpu.explain import explain, headline
 from multigpu.generation import Deployment
 from multigpu.store import rehearsal
 from operations.layout import layout
@@ -25,12 +35,15 @@ def serve() -> None:
     if found is None:
         return
     machine = found[0]
-    plans = decided(machine)
+    plans, changed = decided(machine)
+    directory = rehearsal_directory()
     for plan in plans:
-        say(explain(plan))
+        if changed or directory is not None:
+            say(explain(plan))
+        else:
+            host.log(f"{headline(plan)}, as in {plan_file()}")
     wanted = deployments(machine, plans)
     units = tuple(unit for deployment in wanted for unit in deployment.units)
-    directory = rehearsal_directory()
     if directory is not None:
         rehearsal.write(directory, units)
         return

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(options.run(options))
     except NoPlan as error:
-        print(explain_refusal(error, Path(options.capture).stem, "service"))
+        print(explain_refusal(error, Path(options.capture).stem), end="", flush=True)
         print(error, file=sys.stderr)
         return 1
     except MultigpuError as error:

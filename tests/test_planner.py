@@ -331,19 +331,22 @@ def test_pins_are_obeyed_and_named(model: ModelSpec, keys: dict[str, Any]) -> No
     )
 
 
-def test_no_plan_is_one_line_with_counts_and_what_to_do() -> None:
+def test_no_plan_is_one_line_with_the_nearest_way_and_what_to_do() -> None:
     with pytest.raises(NoPlan) as caught:
         make(TWO, llama_70b())
     text = str(caught.value)
-    assert text.startswith("tower: 0 of 4 ways to serve org/model hold: 4 memory-fit; ")
-    assert "smaller quantization" in text and "\n" not in text
+    assert text.startswith("tower: no plan for chat: none of ")
+    assert (
+        "to serve org/model holds; nearest is vLLM PP=2 (40+40) on GPU 0, 1: GPU 0 needs " in text
+    )
+    assert text.endswith("; do: take a smaller quantization or more cards") and "\n" not in text
     assert len(caught.value.rejected) > 4
 
 
 def test_a_host_without_a_usable_card_says_why() -> None:
     with pytest.raises(NoPlan, match="no GPU"):
         make(host())
-    with pytest.raises(NoPlan, match="1 cards, none usable for chat; GPU 0: Unable"):
+    with pytest.raises(NoPlan, match="no plan for chat: 1 card, none usable; GPU 0: Unable"):
         make(host(BROKEN))
 
 

@@ -36,13 +36,19 @@ def read_if_there(path: Path) -> str | None:
 
 
 def write(path: Path, text: str) -> bool:
-    """Write a text file whole or not at all. True when its content changed."""
+    """Write a text file whole or not at all. True when its content changed.
+
+    Raises MultigpuError, naming it, when it cannot be written.
+    """
     if read_if_there(path) == text:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise MultigpuError(f"{path} cannot be written: {error.strerror}") from None
     return True
 
 
