@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from multigpu.hardware import mix
+from multigpu.hardware import Host, mix
 from multigpu.labels import label
 from multigpu.parse import capture
 from multigpu.planfile import read
@@ -99,13 +99,13 @@ def table(refused: dict[str, str]) -> None:
     planned = 0
     for path in sorted((ROOT / "tests" / "hosts").glob("*.json")):
         name = path.stem
-        alike = mix(capture.read(path.read_text(), name).usable)
+        kind = cards_of(capture.read(path.read_text(), name))
         if name in refused:
-            print(f"  {name:20}  {alike:21}  refused, see its line above")
+            print(f"  {name:20}  {kind:21}  refused, see its line above")
             continue
         file = ROOT / "rehearsal" / "plans" / f"{name}.yaml"
         for plan in read(file.read_text() if file.exists() else None, str(file)).values():
-            print(f"  {name:20}  {alike:21}  {label(plan.chosen)}")
+            print(f"  {name:20}  {kind:21}  {label(plan.chosen)}")
             planned += 1
     if not planned:
         raise Failed("no machine was planned; see above")
@@ -113,6 +113,12 @@ def table(refused: dict[str, str]) -> None:
         f"\n{planned} planned; {len(refused)} refused, as they should be: no usable card, or too "
         "little memory\nwhat each would get: rehearsal/<machine>/; plans: rehearsal/plans/"
     )
+
+
+def cards_of(machine: Host) -> str:
+    """`mixed by memory`, or how many cards can be used when not all can."""
+    usable, all_cards = len(machine.usable), len(machine.gpus)
+    return mix(machine.usable) if usable == all_cards else f"{usable} of {all_cards} GPUs usable"
 
 
 def serve_lab(clock: Clock) -> None:
