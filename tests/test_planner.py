@@ -292,6 +292,7 @@ CONTRADICTIONS: list[tuple[ModelSpec, dict[str, Any], str]] = [
     (hf(), {"devices": ["CUDA0"]}, "pin gpus"),
     (hf(), {"flags": {"--tensor-parallel": "2"}}, "write --tensor-parallel-size"),
     (hf(), {"flags": {"--port": "1"}}, "written from the plan: set the key 'port' instead"),
+    (gguf(), {"flags": {"--ubatch-size": "many"}}, "--ubatch-size many, needs a whole number"),
     (gguf(), {"flags": {"--tensor-split": "1,0"}}, "set the key 'layers' instead"),
     (hf(), {"flags": {"--max-num-seqs": "many"}}, "--max-num-seqs many, needs a whole number"),
     (gguf(), {"runtime": "vllm"}, "cannot serve a GGUF"),
