@@ -8,6 +8,7 @@ Exit status 0 when everything held, also when this machine cannot run the lab; i
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -167,8 +168,8 @@ def in_the_lab(clock: Clock) -> str:
     """Boot, serve and take down again what this run booted. Returns the closing sentence."""
     found_running = HOSTS.exists()
     clock.headline("boot a matched and a mixed pair (simulated GPUs)")
-    if not found_running:
-        print("with an empty cache this builds llama.cpp and a Debian image: some eight minutes")
+    if not found_running and os.geteuid() == 0:
+        print("the first time this builds llama.cpp and a Debian image: six to nine minutes")
     status = run(*LAB, "up", "matched", "mixed")
     if status == LAB_IMPOSSIBLE:
         return "the rehearsal is all that this machine can show: the lab needs what is said above"

@@ -263,6 +263,7 @@ def test_a_bug_met_by_one_host_of_four_leaves_the_others_alone(
 # --- the rehearsal ---------------------------------------------------------------------------
 
 REFUSED = {"2x3090-one-lost", "2x7900xtx", "no-gpu-driver-broken"}
+"""At least these; a captured machine that is added may be refused or planned."""
 
 
 @pytest.fixture(scope="module")
@@ -285,14 +286,14 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_the_rehearsal_writes_one_folder_per_planned_machine(rehearsed: tuple[Path, Run]) -> None:
     folder, run = rehearsed
-    planned = set(NAMES) - REFUSED
-    assert run.status == 1 and len(planned) > 10
-    assert {path.name for path in folder.iterdir()} == planned | {"plans"}
-    assert {path.stem for path in (folder / "plans").iterdir()} == planned
+    planned = {path.stem for path in (folder / "plans").iterdir()}
+    refused = {name for name in NAMES if len(run.said(name)) == 1}
+    assert refused >= REFUSED and planned == set(NAMES) - refused and len(planned) > 10
+    assert {path.name for path in folder.iterdir()} == planned | {"plans"} and run.status == 1
     for name in planned:
         units = [*(folder / name / "etc/systemd/system").iterdir()]
         assert units and len(units) == len([*(folder / name / "etc/multigpu").iterdir()])
-    assert all(len(run.said(name)) == 1 for name in REFUSED)
+    assert all(run.said(name) == [] and run.finished(name) for name in planned)
 
 
 def test_a_second_rehearsal_changes_no_file(rehearsed: tuple[Path, Run]) -> None:
