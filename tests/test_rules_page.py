@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +19,7 @@ def said(source: str) -> Iterator[str]:
             yield str(rule.value) if isinstance(rule, ast.Constant) else ast.unparse(rule)
 
 
+@cache
 def in_source() -> set[str]:
     """Ids of all rooms."""
     files = (ROOT / "multigpu").rglob("*.py")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,3 +103,12 @@ def test_any_value_is_a_wish_or_a_wish_error(key: str, value: object) -> None:
         one(**{key: value})
     except WishError as error:
         assert "\n" not in str(error)
+
+
+def test_every_key_has_a_row_in_the_inventory_page() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "inventory.md").read_text()
+    table = page.split("Host data besides")[0]
+    rows = [
+        re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if "|" in line
+    ]
+    assert sorted(key for row in rows for key in row) == sorted(KEYS)
