@@ -31,7 +31,10 @@ STEPS = 5
 PORT = 8000
 
 # Lines of pyinfra that say nothing here: fifteen connections to files, and an empty result table.
-NOISE = re.compile(r"\] +(Connected|Ready:)|\] +wrote rehearsal/|^--> (Load|Skip|Begin|Disc)|Grand")
+NOISE = re.compile(
+    r"\] +(Connected|Ready:)|\] +wrote rehearsal/|^--> (Load|Skip|Begin|Res|Disc)"
+    r"|^ +(Operation|Grand total) "
+)
 REFUSED = re.compile(r"\[@fake/(?P<machine>\S+)\] +(?P<line>no plan .*)")
 
 # What a client on the host does; the service listens on the host's loopback.
