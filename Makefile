@@ -11,7 +11,7 @@ help:  ## this list
 setup: $(VENV)/ready  ## the virtual environment, from the hashed lock
 
 $(VENV)/ready: requirements.txt pyproject.toml
-	@echo "setting up $(VENV) ..."
+	@echo "setting up $(VENV) from the hashed lock, half a minute ..."
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt

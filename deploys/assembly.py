@@ -1,6 +1,7 @@
 """Plans, recipes and rendered units of one host, put together from the controller's files."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from pyinfra import host
 
@@ -16,7 +17,14 @@ from multigpu.store.recipes import recipe
 from multigpu.units import render
 
 
-def decided(machine: Host, *, anew: bool = False) -> tuple[Plan, ...]:
+class Decided(NamedTuple):
+    """The plans that hold, and whether they are other than those the plan file had."""
+
+    plans: tuple[Plan, ...]
+    changed: bool
+
+
+def decided(machine: Host, *, anew: bool = False) -> Decided:
     """The plans that hold for this host; the plan file is written when they changed."""
     path = plan_file()
     decision = decide(
@@ -27,9 +35,10 @@ def decided(machine: Host, *, anew: bool = False) -> tuple[Plan, ...]:
         load_model=load_model,
         anew=anew,
     )
-    if texts.write(path, decision.text):
+    changed = texts.write(path, decision.text)
+    if changed:
         host.log(f"wrote {path}")
-    return decision.plans
+    return Decided(decision.plans, changed)
 
 
 def program() -> Upload:

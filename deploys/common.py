@@ -10,6 +10,7 @@ from pathlib import Path
 from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import Any
 
+from gevent import GreenletExit
 from pyinfra import host, inventory, logger, state
 from pyinfra.api.exceptions import PyinfraError
 
@@ -47,39 +48,54 @@ def privilege() -> dict[str, Any]:
 
 def plan_file() -> Path:
     """`plans/<host>.yaml` where pyinfra runs, unless `plans_directory` is set."""
-    return Path(host.data.get("plans_directory", "plans")) / f"{machine_name()}.yaml"
+    return directory("plans_directory", "plans") / f"{machine_name()}.yaml"
+
+
+def directory(key: str, default: str) -> Path:
+    """A directory that the inventory names. Raises MultigpuError when it is not a path."""
+    found = host.data.get(key, default)
+    if not isinstance(found, str | Path) or not str(found):
+        raise MultigpuError(f"{key} is {found!r}: give the path of a directory")
+    return Path(found)
 
 
 def services() -> Mapping[str, Any]:
     """What the inventory asks of this host. Raises MultigpuError when that is nothing."""
     found = host.data.get("services")
     if not isinstance(found, Mapping) or not found:
+        what = "no services are asked for" if not found else f"services is {found!r}"
         raise MultigpuError(
-            f"{machine_name()} has no services: give it services = {{'chat': {{'model': ...}}}} in "
-            "the inventory or its group data"
+            f"{what}: give the host services = {{'chat': {{'model': ...}}}} in the inventory or in "
+            "its group data"
         )
     return found
 
 
 def rehearsal_directory() -> Path | None:
     """Set in the inventory where there is no host: files are written here, nothing is applied."""
-    found = host.data.get("rehearsal_directory")
-    return Path(found) / machine_name() if found else None
+    if host.data.get("rehearsal_directory") is None:
+        return None
+    return directory("rehearsal_directory", "") / machine_name()
 
 
 def verify_s() -> int:
     """Seconds of load of one verification."""
-    return int(host.data.get("verify_s", SECONDS))
+    found = host.data.get("verify_s", SECONDS)  # a text when it comes from --data
+    if not str(found).isdecimal() or int(found) < 1:
+        raise MultigpuError(f"verify_s is {found!r}: give whole seconds, at least 1")
+    return int(found)
 
 
 def say(screen: str) -> None:
-    """Print one host's screen in one piece."""
-    logger.info("\n%s\n", screen.rstrip("\n"))
+    """Print one host's screen in one piece; nothing when it is empty."""
+    if screen:
+        logger.info("\n%s\n", screen.rstrip("\n"))
 
 
 def refuse(reason: str) -> None:
-    """Fail this host alone, with one line."""
-    host.log_styled(reason, fg="red", log_func=logger.error)
+    """Fail this host alone, with one line; pyinfra writes the host's name in front of it."""
+    line = reason.removeprefix(f"{machine_name()}: ")
+    host.log_styled(line, fg="red", log_func=logger.error)
     state.fail_hosts({inventory.get_host(host.name)})  # type: ignore[no-untyped-call]
 
 
@@ -94,7 +110,7 @@ def guarded(order: Callable[[], None]) -> Callable[[], None]:
         except PyinfraError:
             raise
         except NoPlan as error:
-            say(explain_refusal(error, machine_name(), ", ".join(services())))
+            say(explain_refusal(error, machine_name()))
             refuse(str(error))
         except MultigpuError as error:
             refuse(str(error))
@@ -103,6 +119,8 @@ def guarded(order: Callable[[], None]) -> Callable[[], None]:
         except Exception as error:
             logger.error(traceback.format_exc())
             refuse(f"a bug in multigpu, {type(error).__name__}: {error} (please report)")
+        if failed():
+            raise GreenletExit  # ends this host's greenlet before pyinfra calls it ready
 
     return run
 
@@ -125,14 +143,27 @@ def tune_connection() -> None:
 
 
 def captured() -> tuple[Host, str] | None:
-    """This host's facts and their text in one round trip; None when pyinfra failed the host."""
-    return host.get_fact(
+    """This host's facts and their text in one round trip; None when pyinfra failed the host.
+
+    Raises MultigpuError when the probe said nothing at all, which pyinfra takes for an answer.
+    """
+    found = host.get_fact(
         Machine,
         machine=machine_name(),
         paths=tuple(DIRECTORIES),
         _timeout=TIMEOUT_S,
         **privilege(),
     )
+    if found is None and not failed():
+        raise MultigpuError(
+            "the probe printed nothing, needed is its JSON: see what `python3 -V` prints there"
+        )
+    return found
+
+
+def failed() -> bool:
+    """True when pyinfra or we gave this host up."""
+    return inventory.get_host(host.name) in state.failed_hosts
 
 
 def refuse_unchangeable(machine: Host) -> None:
@@ -148,5 +179,7 @@ def load_model(reference: str) -> ModelSpec:
         return models.load(reference, base=Path())
     files = host.get_fact(ModelFiles, path=reference, _timeout=TIMEOUT_S, **privilege())
     if files is None:
-        raise MultigpuError(f"{reference}: the host gave no answer about it")
+        raise MultigpuError(
+            f"{reference}: the host gave no answer about it; see whether it is there and readable"
+        )
     return models.load_host_model(reference, files)

@@ -16,7 +16,7 @@ def plan_host() -> None:
     found = captured()
     if found is None:
         return
-    for plan in decided(found[0], anew=True):
+    for plan in decided(found[0], anew=True).plans:
         say(explain(plan))
 
 

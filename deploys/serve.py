@@ -6,20 +6,24 @@ Applies plans/<host>.yaml, planning first where there is none or where the wish 
 inventory sets `rehearsal_directory`, files are written there and no host is touched.
 """
 
+from pyinfra import host
+
 from deploys.assembly import decided, deployments, program
 from deploys.common import (
     QUICK_S,
     SLOW_S,
     captured,
     guarded,
+    plan_file,
     privilege,
     refuse_unchangeable,
     rehearsal_directory,
     say,
     verify_s,
 )
-from multigpu.explain import explain
+from multigpu.explain import explain, headline
 from multigpu.generation import Deployment
+from multigpu.install import Upload
 from multigpu.store import rehearsal
 from operations.layout import layout
 from operations.runtime import runtimes
@@ -35,12 +39,15 @@ def serve() -> None:
     if found is None:
         return
     machine = found[0]
-    plans = decided(machine)
+    plans, changed = decided(machine)
+    directory = rehearsal_directory()
     for plan in plans:
-        say(explain(plan))
+        if changed or directory is not None:
+            say(explain(plan))
+        else:
+            host.log(f"{headline(plan)}, as in {plan_file()}")
     wanted = deployments(machine, plans)
     units = tuple(unit for deployment in wanted for unit in deployment.units)
-    directory = rehearsal_directory()
     if directory is not None:
         rehearsal.write(directory, units)
         return
@@ -59,7 +66,7 @@ def serve() -> None:
     )
 
 
-def files(wanted: tuple[Deployment, ...]) -> tuple:  # type: ignore[type-arg]
+def files(wanted: tuple[Deployment, ...]) -> tuple[Upload, ...]:
     """Every file the host needs, each once."""
     each = [*(d.recipe.uploads for d in wanted), *(d.models for d in wanted)]
     return tuple(dict.fromkeys((program(), *(upload for group in each for upload in group))))

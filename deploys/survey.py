@@ -5,11 +5,9 @@
 Changes nothing on any host. The file under captures/ is what a bug report needs.
 """
 
-from pathlib import Path
-
 from pyinfra import host
 
-from deploys.common import captured, guarded, machine_name, say
+from deploys.common import captured, directory, guarded, machine_name, say
 from multigpu.store import texts
 from multigpu.survey import survey
 
@@ -22,8 +20,9 @@ def survey_host() -> None:
         return
     machine, text = found
     say(survey(machine))
-    directory = Path(host.data.get("captures_directory", "captures"))
-    texts.write(directory / f"{machine_name()}.json", text + "\n")
+    path = directory("captures_directory", "captures") / f"{machine_name()}.json"
+    if texts.write(path, text + "\n"):
+        host.log(f"wrote {path}")
 
 
 if not __package__:

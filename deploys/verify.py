@@ -17,7 +17,7 @@ def verify_host() -> None:
     if found is None:
         return
     machine = found[0]
-    wanted = deployments(machine, decided(machine))
+    wanted = deployments(machine, decided(machine).plans)
     verify(
         name="Verification",
         program=program().path,

@@ -48,6 +48,8 @@ def data(row: dict[str, Any]) -> dict[str, Any]:
         "ssh_allow_agent": False,
         "ssh_look_for_keys": False,
         "_sudo": True,
+        "plans_directory": ".lab/plans",
+        "captures_directory": ".lab/captures",
         "services": {name: {**wish, "wheel": str(wheel)} for name, wish in SERVICES.items()},
     }
 

@@ -4,7 +4,8 @@
     pyinfra inventories/rehearsal.py deploys/serve.py -y
 
 Nothing is contacted (pyinfra's @fake connector answers with the capture); files go to rehearsal/.
-The host `no-gpu-driver-broken` fails, as it should, and the exit status is 1 for it.
+Machines without a usable card, or with too little memory, are refused, as they should be, and the
+exit status is 1 for them.
 To rehearse a machine of yours: run deploys/survey.py against it, and copy captures/<host>.json
 beside the others.
 """

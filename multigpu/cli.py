@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(options.run(options))
     except NoPlan as error:
-        print(explain_refusal(error, Path(options.capture).stem, "service"))
+        print(explain_refusal(error, Path(options.capture).stem), end="", flush=True)
         print(error, file=sys.stderr)
         return 1
     except MultigpuError as error:
@@ -69,5 +69,5 @@ def _survey(options: argparse.Namespace) -> str:
 def _plan(options: argparse.Namespace) -> str:
     keys = ("model", "objective", "context", "concurrency")
     (wish,) = wishes({"service": {key: getattr(options, key) for key in keys}})
-    model = models.load(options.model, base=Path())
-    return explain(plan(_machine(options.capture), model, wish))
+    machine = _machine(options.capture)
+    return explain(plan(machine, models.load(options.model, base=Path()), wish))

@@ -39,8 +39,14 @@ class PlanFileError(MultigpuError):
 
 
 class NoPlan(MultigpuError):
-    """Every candidate was rejected. `rejected` keeps them all, in the order they were tried."""
+    """Every candidate was rejected. `rejected` keeps them all, in the order they were tried.
 
-    def __init__(self, message: str, rejected: tuple[Rejected, ...] = ()) -> None:
+    `service` is the name of the wish that found no plan.
+    """
+
+    def __init__(
+        self, message: str, rejected: tuple[Rejected, ...] = (), service: str = ""
+    ) -> None:
         super().__init__(message)
         self.rejected = rejected
+        self.service = service

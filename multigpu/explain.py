@@ -9,15 +9,16 @@ from collections.abc import Iterable, Iterator
 from textwrap import wrap
 
 from multigpu.errors import NoPlan
-from multigpu.labels import cards, gib, label, runtime_name, split
+from multigpu.labels import cards, label, of, runtime_name, size, split
 from multigpu.plan import Candidate, Memory, Plan, Reason, Rejected
+from multigpu.planner import COMPARED
 from multigpu.rules import parts
 
 WIDTH = 80
 INDENT = 12
 MOST_REJECTED = 8
-SAID = {"memory-fit", "ranked-lower"}
-"""Rules whose `found` already compares with what is needed."""
+IN_HEADLINE = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""Settings that repeat the cards of the headline; they stand in the plan file."""
 
 
 def explain(plan: Plan) -> str:
@@ -25,14 +26,18 @@ def explain(plan: Plan) -> str:
     return "\n".join(_screen(plan)) + "\n"
 
 
+def headline(plan: Plan) -> str:
+    """What was chosen, in one line."""
+    chosen = plan.chosen
+    return (
+        f"{plan.wish.name} on {plan.host}: {runtime_name(chosen.runtime)}, {split(chosen)}, "
+        f"{cards(chosen.gpus)}"
+    )
+
+
 def _screen(plan: Plan) -> Iterator[str]:
     chosen = plan.chosen
-    yield from wrap(
-        f"{plan.wish.name} on {plan.host}: {runtime_name(chosen.runtime)}, {split(chosen)}, "
-        f"{cards(chosen.gpus)}",
-        WIDTH,
-        subsequent_indent="  ",
-    )
+    yield from wrap(headline(plan), WIDTH, subsequent_indent="  ")
     if plan.simulated:
         yield from _row("simulated", "the GPUs of this host are simulated")
     yield from _row("model", _model(plan))
@@ -49,7 +54,8 @@ def _screen(plan: Plan) -> Iterator[str]:
     yield from _rows("why", plan.reasons)
     yield from _rejections("instead", plan.rejected)
     yield from _rows("warning", plan.warnings)
-    yield from _lines("set", (f"{s.name}={s.value}: {s.why}" for s in plan.environment))
+    settings = (s for s in plan.environment if s.name not in IN_HEADLINE)
+    yield from _lines("set", (f"{s.name}={s.value}: {s.why}" for s in settings))
 
 
 def _model(plan: Plan) -> str:
@@ -57,7 +63,7 @@ def _model(plan: Plan) -> str:
     kind = model.quantization or model.dtype
     return (
         f"{model.name}: {model.model_type}, {kind}, {model.num_hidden_layers} blocks, "
-        f"{gib(model.weights_mib)} GiB of weights"
+        f"{size(model.weights_mib)} of weights"
     )
 
 
@@ -78,8 +84,7 @@ def _memory(chosen: Candidate) -> Iterator[str]:
     yield from _lines(
         "memory",
         (
-            f"{cards(indices)}: {gib(memory.total_mib)} of {gib(memory.capacity_mib)} GiB "
-            f"({parts(memory)})"
+            f"{cards(indices)}: {of(memory.total_mib, memory.capacity_mib)} ({parts(memory)})"
             for memory, indices in alike.items()
         ),
     )
@@ -90,13 +95,21 @@ def _rejections(title: str, rejected: Iterable[Rejected]) -> Iterator[str]:
     groups: dict[tuple[str, str], list[Rejected]] = {}
     for item in rejected:
         first = item.reasons[0]
-        groups.setdefault((item.candidate.runtime, first.rule + first.found), []).append(item)
+        key = (item.candidate.runtime, first.rule + first.found)
+        groups.setdefault(("", first.rule) if first.rule == "pinned" else key, []).append(item)
+    ruled_out = groups.pop(("", "pinned"), [])
     shown = list(groups.values())
     lines = [_rejection(group) for group in shown[:MOST_REJECTED]]
     left = sum(len(group) for group in shown[MOST_REJECTED:])
     if left:
         lines.append(f"and {left} more, each with its reason in the plan file")
+    if ruled_out:
+        lines.append(f"{_ways(len(ruled_out))} that the pins rule out [pinned]")
     yield from _lines(title, lines)
+
+
+def _ways(count: int) -> str:
+    return "1 way" if count == 1 else f"{count} ways"
 
 
 def _rejection(group: list[Rejected]) -> str:
@@ -113,7 +126,7 @@ def _rejection(group: list[Rejected]) -> str:
 
 def _sentence(reason: Reason) -> str:
     """Found, needed and the rule; the hint where there is one."""
-    needed = f"; needs {reason.needed}" if reason.needed and reason.rule not in SAID else ""
+    needed = f"; needs {reason.needed}" if reason.needed and reason.rule not in COMPARED else ""
     hint = f"; {reason.hint}" if reason.hint else ""
     return f"{reason.found}{needed}{hint} [{reason.rule}]"
 
@@ -138,13 +151,10 @@ def _row(title: str, text: str) -> Iterator[str]:
     )
 
 
-def explain_refusal(error: NoPlan, host_name: str, service: str) -> str:
-    """The screen of a host without a plan: every way that was tried and why it fell."""
-    lines = wrap(f"{service} on {host_name}: no plan", WIDTH)
-    lines += _row("why", str(error).removeprefix(f"{host_name}: "))
+def explain_refusal(error: NoPlan, host_name: str) -> str:
+    """What was tried and why it fell, to stand above the line of `error`; empty if nothing was."""
+    if not error.rejected:
+        return ""
+    lines = wrap(f"{error.service} on {host_name}: no plan", WIDTH)
     lines += _rejections("tried", error.rejected)
-    hints = dict.fromkeys(
-        reason.hint for item in error.rejected for reason in item.reasons if reason.hint is not None
-    )
-    lines += _lines("do", list(hints)[:4])
     return "\n".join(lines) + "\n"

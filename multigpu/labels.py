@@ -12,9 +12,30 @@ def gib(mib: float) -> str:
     return f"{mib / 1024:.1f}"
 
 
+def size(mib: float) -> str:
+    """`21.7 GiB`, and `602 MiB` below one GiB, where a decimal of a GiB would say little."""
+    return f"{gib(mib)} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+
+
+def of(part_mib: float, whole_mib: float) -> str:
+    """`21.7 of 24.1 GiB`, `602 MiB of 24.1 GiB`."""
+    part = gib(part_mib) if part_mib >= 1024 and whole_mib >= 1024 else size(part_mib)
+    return f"{part} of {size(whole_mib)}"
+
+
 def cards(gpus: Iterable[int]) -> str:
-    """`GPU 0, 1`."""
-    return "GPU " + ", ".join(str(index) for index in gpus)
+    """`GPU 0, 1`; three and more in a row as `GPU 0..7`. The order is the planned one."""
+    runs: list[list[int]] = []
+    for index in gpus:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return "GPU " + ", ".join(_run(run) for run in runs)
+
+
+def _run(run: list[int]) -> str:
+    return f"{run[0]}..{run[-1]}" if len(run) > 2 else ", ".join(map(str, run))
 
 
 def runtime_name(runtime: str) -> str:

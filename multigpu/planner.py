@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 
@@ -14,11 +13,14 @@ from multigpu.environment import doubtful, settings
 from multigpu.errors import NoPlan
 from multigpu.groups import slow
 from multigpu.hardware import Host
-from multigpu.labels import cards, runtime_name
+from multigpu.labels import cards, label, runtime_name
 from multigpu.memory import GPU_MEMORY_UTILIZATION
 from multigpu.pins import check_pins, pinned_keys
 from multigpu.plan import Candidate, ModelSpec, Plan, Reason, Rejected, Strategy, Wish
 from multigpu.runtimes import RUNTIMES, runtime
+
+COMPARED = {"memory-fit", "ranked-lower"}
+"""Rules whose `found` already compares with what is needed."""
 
 
 def plan(host: Host, model: ModelSpec, wish: Wish) -> Plan:
@@ -29,7 +31,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish) -> Plan:
     check_pins(host, model, wish)
     holding, rejected = sift(host, model, wish)
     if not holding:
-        raise NoPlan(_refusal(host, model, wish, rejected), tuple(rejected))
+        raise NoPlan(_refusal(host, model, wish, rejected), tuple(rejected), wish.name)
     chosen, *lower = ranking.order(holding, host, model, wish.objective)
     lost = [Rejected(c, (ranking.lost(c, chosen, host, model, wish.objective),)) for c in lower]
     return Plan(
@@ -68,17 +70,34 @@ def sift(host: Host, model: ModelSpec, wish: Wish) -> tuple[list[Candidate], lis
 
 
 def _refusal(host: Host, model: ModelSpec, wish: Wish, rejected: list[Rejected]) -> str:
-    """One line: how many ways, how many fall to which rule, what to do."""
+    """One line: what was found, what stands against the nearest way, what to do."""
+    start, broken = f"{host.name}: no plan for {wish.name}", _broken(host)
     if not rejected:
-        found = f"{len(host.gpus)} cards, none usable" if host.gpus else "no GPU"
-        broken = [f"GPU {g.index}: {rules.defect(g)}" for g in host.gpus if g not in host.usable]
-        return "; ".join([f"{host.name}: {found} for {wish.name}", *broken])
-    relevant = _relevant(rejected)
-    counted = Counter(item.reasons[0].rule for item in relevant)
-    why = ", ".join(f"{n} {rule}" for rule, n in counted.most_common())
-    ways = f"0 of {len(relevant)} ways to serve {model.name} hold"
-    hint = next(_hints(relevant), None)
-    return f"{host.name}: {ways}: {why}" + (f"; {hint}" if hint else "")
+        count = f"{len(host.gpus)} card{'' if len(host.gpus) == 1 else 's'}"
+        found = f"{count}, none usable" if host.gpus else "no GPU was found"
+        return "; ".join([f"{start}: {found}", *broken, "do: look at it with deploys/survey.py"])
+    nearest = _nearest(rejected)
+    reason = nearest.reasons[0]
+    against = reason.found
+    if reason.needed is not None and reason.rule not in COMPARED:
+        against += f", needs {reason.needed}"
+    ways = f"{len(rejected)} way{'' if len(rejected) == 1 else 's'}"
+    parts = [
+        f"{start}: none of {ways} to serve {model.name} holds",
+        f"nearest is {label(nearest.candidate)}: {against}",
+        *(f"left out {card}" for card in broken),
+        *([f"do: {reason.hint}"] if reason.hint else []),
+    ]
+    return "; ".join(parts)
+
+
+def _broken(host: Host) -> list[str]:
+    """`GPU 0, 1: cut into MIG slices`, one text per defect."""
+    found: dict[str, list[int]] = {}
+    for gpu in host.gpus:
+        if gpu not in host.usable:
+            found.setdefault(rules.defect(gpu), []).append(gpu.index)
+    return [f"{cards(indices)}: {defect}" for defect, indices in found.items()]
 
 
 def _relevant(rejected: list[Rejected]) -> list[Rejected]:
@@ -88,15 +107,14 @@ def _relevant(rejected: list[Rejected]) -> list[Rejected]:
     return kept or rejected
 
 
-def _hints(rejected: list[Rejected]) -> Iterator[str]:
-    """Hints of the candidates that fell to the fewest rules, then of those that nearly fit."""
+def _nearest(rejected: list[Rejected]) -> Rejected:
+    """The candidate that fell to the fewest rules, of several the one that nearly fits."""
 
     def distance(item: Rejected) -> tuple[int, float]:
         shares = (m.total_mib / max(m.capacity_mib, 1.0) for m in item.candidate.memory)
         return len(item.reasons), max(shares, default=0.0)
 
-    for item in sorted(rejected, key=distance):
-        yield from (reason.hint for reason in item.reasons if reason.hint is not None)
+    return min(_relevant(rejected), key=distance)
 
 
 def _reasons(
@@ -137,7 +155,7 @@ def _warnings(chosen: Candidate, host: Host, model: ModelSpec) -> Iterator[Reaso
     yield from runtime(chosen.runtime).cautions(chosen, host, model)
     if chosen.tensor_parallel_size > 1 and slow(host, chosen.gpus):
         found = f"{cards(chosen.gpus)} are joined across sockets or by four lanes or fewer"
-        hint = "prefill suffers first; measure against pipeline parallel with deploys/tune.py"
+        hint = "prefill suffers first; measure both, pin strategy = 'pipeline-parallel' to compare"
         yield Reason("slow-link", found, None, hint)
     if chosen.runtime == "vllm" and chosen.tensor_parallel_size > 1 and doubtful(host, chosen.gpus):
         found = "peer access over PCIe is granted inside a virtual machine and is turned off"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from multigpu.hardware import Gpu, Host
-from multigpu.labels import cards, gib
+from multigpu.labels import cards, gib, of, size
 from multigpu.plan import Candidate, Memory, ModelSpec, Reason, Strategy, Wish
 
 ROPE_FLAGS = ("--hf-overrides", "--rope-scaling", "--rope-scale", "--yarn-orig-ctx")
@@ -96,18 +96,21 @@ def memory_fit(candidate: Candidate) -> Iterator[Reason]:
         key=lambda item: item[1].total_mib - item[1].capacity_mib,
     )
     if not worst.fits:
-        needs, has = gib(worst.total_mib), gib(worst.capacity_mib)
-        found = f"GPU {index} needs {needs} of {has} GiB ({parts(worst)})"
-        yield Reason(
-            "memory-fit", found, f"{gib(worst.capacity_mib)} GiB", shrink(candidate, worst)
-        )
+        found = f"GPU {index} needs {of(worst.total_mib, worst.capacity_mib)} ({parts(worst)})"
+        yield Reason("memory-fit", found, size(worst.capacity_mib), shrink(candidate, worst))
 
 
 def parts(memory: Memory) -> str:
-    """`weights 10.1, KV 9.6, compute 1.2, context 0.5`."""
-    return (
-        f"weights {gib(memory.weights_mib)}, KV {gib(memory.kv_cache_mib)}, "
-        f"compute {gib(memory.activations_mib)}, context {gib(memory.overhead_mib)}"
+    """`weights 10.1, KV 9.6, compute 1.2, overhead 0.5` in GiB; in MiB what would read 0.0."""
+    named = {
+        "weights": memory.weights_mib,
+        "KV": memory.kv_cache_mib,
+        "compute": memory.activations_mib,
+        "overhead": memory.overhead_mib,
+    }
+    small = memory.total_mib < 1024
+    return ", ".join(
+        f"{name} {size(mib) if small or 0 < mib < 52 else gib(mib)}" for name, mib in named.items()
     )
 
 

@@ -63,7 +63,7 @@ def test_a_refusal_lists_what_was_tried_and_what_to_do() -> None:
     (wish,) = wishes({"chat": {"model": "org/model"}})
     with pytest.raises(NoPlan) as caught:
         plan(host(RTX_3090, RTX_3090), llama_70b(), wish)
-    text = explain_refusal(caught.value, "tower", "chat")
+    text = explain_refusal(caught.value, "tower")
     assert text.startswith("chat on tower: no plan\n")
     assert "[memory-fit]" in text and "smaller quantization" in text
     assert max(len(line) for line in text.splitlines()) <= 80

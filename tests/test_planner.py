@@ -287,10 +287,14 @@ CONTRADICTIONS: list[tuple[ModelSpec, dict[str, Any], str]] = [
     (hf(), {"layers": [16, 16], "gpus": [1]}, "one count per card"),
     (hf(), {"layers": [16, 16], "strategy": "replicas"}, "does not split by layer"),
     (hf(), {"gpus": [0, 0]}, "twice"),
-    (hf(), {"gpus": [7]}, "names GPU 7, tower has 0, 1"),
+    (hf(), {"gpus": [7]}, "names GPU 7, tower has GPU 0, 1: name those"),
     (hf(), {"gpus": []}, "empty"),
     (hf(), {"devices": ["CUDA0"]}, "pin gpus"),
     (hf(), {"flags": {"--tensor-parallel": "2"}}, "write --tensor-parallel-size"),
+    (hf(), {"flags": {"--port": "1"}}, "written from the plan: set the key 'port' instead"),
+    (gguf(), {"flags": {"--ubatch-size": "many"}}, "--ubatch-size many, needs a whole number"),
+    (gguf(), {"flags": {"--tensor-split": "1,0"}}, "set the key 'layers' instead"),
+    (hf(), {"flags": {"--max-num-seqs": "many"}}, "--max-num-seqs many, needs a whole number"),
     (gguf(), {"runtime": "vllm"}, "cannot serve a GGUF"),
     (gguf(), {"tensor_parallel_size": 2}, "split by layer"),
     (gguf(), {"layers": [16, 16]}, "33 units"),
@@ -331,19 +335,22 @@ def test_pins_are_obeyed_and_named(model: ModelSpec, keys: dict[str, Any]) -> No
     )
 
 
-def test_no_plan_is_one_line_with_counts_and_what_to_do() -> None:
+def test_no_plan_is_one_line_with_the_nearest_way_and_what_to_do() -> None:
     with pytest.raises(NoPlan) as caught:
         make(TWO, llama_70b())
     text = str(caught.value)
-    assert text.startswith("tower: 0 of 4 ways to serve org/model hold: 4 memory-fit; ")
-    assert "smaller quantization" in text and "\n" not in text
+    assert text.startswith("tower: no plan for chat: none of ")
+    assert (
+        "to serve org/model holds; nearest is vLLM PP=2 (40+40) on GPU 0, 1: GPU 0 needs " in text
+    )
+    assert text.endswith("; do: take a smaller quantization or more cards") and "\n" not in text
     assert len(caught.value.rejected) > 4
 
 
 def test_a_host_without_a_usable_card_says_why() -> None:
     with pytest.raises(NoPlan, match="no GPU"):
         make(host())
-    with pytest.raises(NoPlan, match="1 cards, none usable for chat; GPU 0: Unable"):
+    with pytest.raises(NoPlan, match="no plan for chat: 1 card, none usable; GPU 0: Unable"):
         make(host(BROKEN))
 
 

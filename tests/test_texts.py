@@ -23,7 +23,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(MultigpuError, match=r"vllm-9\.txt: No such file"):
         texts.requirements(tmp_path, "vllm-9")
     (tmp_path / "latin").write_bytes(b"caf\xe9")
-    with pytest.raises(MultigpuError, match=r"latin: .*utf-8"):
+    with pytest.raises(MultigpuError, match=r"latin is not text: .* utf-8; restore it"):
         texts.read(tmp_path / "latin")
 
 

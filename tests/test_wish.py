@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,3 +129,12 @@ def test_names_that_only_look_like_secrets_are_passed_on() -> None:
     flags = {"--api-key-file": "/x", "--max-num-batched-tokens": "8"}
     wish = one(env=env, flags=flags)
     assert (dict(wish.env), dict(wish.flags)) == (env, flags)
+
+
+def test_every_key_has_a_row_in_the_inventory_page() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "inventory.md").read_text()
+    table = page.split("Host data besides")[0]
+    rows = [
+        re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if "|" in line
+    ]
+    assert sorted(key for row in rows for key in row) == sorted(KEYS)

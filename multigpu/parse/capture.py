@@ -43,7 +43,10 @@ def document(text: str, name: str) -> dict[str, object]:
     start = BEGIN.search(text)
     if start is None:
         first = text.strip().splitlines()[0][:100]
-        raise CaptureError(f"{name}: no captured machine in the output, which begins: {first!a}")
+        raise CaptureError(
+            f"{name}: no captured machine in the output, which begins: {first!a}; look at what "
+            "python3 and the login shell print there"
+        )
     try:
         value, _ = json.JSONDecoder().raw_decode(text, start.start())
     except (ValueError, RecursionError):

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from multigpu import install
 from multigpu import memory as m
+from multigpu.errors import WishError
 from multigpu.hardware import Gpu, Host
 from multigpu.placement import partition
 from multigpu.plan import (
@@ -96,11 +97,19 @@ def _compute(model: ModelSpec, wish: Wish, cards: int, last: bool) -> float:
     The larger of a block's vectors and, on the last card, the logits; the attention mask once per
     copy of pipeline parallelism.
     """
-    ubatch = int(wish.flags.get("--ubatch-size") or m.GGML_UBATCH)
+    ubatch = _ubatch(wish)
     block = 6 * model.hidden_size + 3 * m.ffn_size(model)
     logits = model.vocab_size + model.hidden_size if last else 0
     copies = m.GGML_COPIES if cards > 1 else 1
     return ubatch * 4 * (max(block, logits) + wish.context * copies) / m.MIB
+
+
+def _ubatch(wish: Wish) -> int:
+    """Tokens per physical batch. Raises WishError when the wished one is no number."""
+    text = wish.flags.get("--ubatch-size") or str(m.GGML_UBATCH)
+    if not text.isdecimal() or int(text) < 1:
+        raise WishError(f"{wish.name}: flags: --ubatch-size {text}, needs a whole number above 0")
+    return int(text)
 
 
 def sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Candidate:

@@ -131,16 +131,18 @@ def _sized(tp: int) -> Candidate:
 def sizes(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:
     """Hidden size, feed-forward size and the padded vocabulary divide."""
     tp = candidate.tensor_parallel_size
-    named = {
-        "hidden-size": ("hidden_size", model.hidden_size),
-        "ffn-size": ("intermediate_size", model.intermediate_size),
-        "expert-size": ("moe_intermediate_size", model.moe_intermediate_size),
-        "vocab-size": ("padded vocab_size", ceil(model.vocab_size / VOCAB_PADDING) * VOCAB_PADDING),
-    }
-    for rule, (name, value) in named.items():
-        if value is not None and value % tp:
-            hint = "take another TP size, or pipeline parallel"
-            yield Reason(rule, f"{name} {value} over TP={tp}", _multiple(tp), hint)
+    needed, hint = _multiple(tp), "take another TP size, or pipeline parallel"
+    if model.hidden_size % tp:
+        yield Reason("hidden-size", f"hidden_size {model.hidden_size} over TP={tp}", needed, hint)
+    if (model.intermediate_size or 0) % tp:
+        found = f"intermediate_size {model.intermediate_size} over TP={tp}"
+        yield Reason("ffn-size", found, needed, hint)
+    if (model.moe_intermediate_size or 0) % tp:
+        found = f"moe_intermediate_size {model.moe_intermediate_size} over TP={tp}"
+        yield Reason("expert-size", found, needed, hint)
+    padded = ceil(model.vocab_size / VOCAB_PADDING) * VOCAB_PADDING
+    if padded % tp:
+        yield Reason("vocab-size", f"padded vocab_size {padded} over TP={tp}", needed, hint)
 
 
 def quantization_groups(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:

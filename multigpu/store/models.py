@@ -33,7 +33,7 @@ def source(reference: str, *, base: Path) -> Source:
     if HUB_ID.match(reference) and not reference.endswith(".gguf"):
         return Source.HUB
     raise ModelError(
-        f"{reference}: no such file or folder under {base}, and not a hub id (org/name); "
+        f"{reference}: no such file or folder under {base.absolute()}, nor a hub id (org/name); "
         "a path on the GPU host starts with /"
     )
 
@@ -64,7 +64,7 @@ def load_host_model(reference: str, files: Mapping[str, HostFile]) -> ModelSpec:
     shard), nothing for the *.safetensors. Raises ModelError.
     """
     if not files:
-        raise ModelError(f"{reference}: no such file or folder on the host")
+        raise ModelError(f"{reference}: no such file or folder on the host; bring it there first")
     if reference.endswith(".gguf"):
         return gguf_files.from_heads(reference, files)
     if "config.json" not in files:

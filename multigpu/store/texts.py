@@ -26,8 +26,12 @@ def read(path: Path) -> str:
     """A text file. Raises MultigpuError, naming it, when it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MultigpuError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise MultigpuError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise MultigpuError(
+            f"{path} is not text: byte {error.start} is no utf-8; restore it, or delete it"
+        ) from None
 
 
 def read_if_there(path: Path) -> str | None:

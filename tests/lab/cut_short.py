@@ -8,7 +8,7 @@ from operations.units import install_text
 @guarded
 def cut_short():
     machine = captured()[0]
-    wanted = deployments(machine, decided(machine))
+    wanted = deployments(machine, decided(machine).plans)
     units = tuple(unit for deployment in wanted for unit in deployment.units)
     install_text(name="Unit and environment files", machine=machine, units=units, **privilege())
 
