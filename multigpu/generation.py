@@ -114,6 +114,8 @@ def restart_reason(machine: Host, unit: RenderedUnit) -> str | None:
         return f"keeps ending, {state.sub_state or 'between two starts'}"
     if state.revision != unit.revision:
         return f"runs revision {state.revision or 'unknown'}, planned is {unit.revision}"
+    if unit.argv and state.command_sha256 not in (None, unit.command_sha256):
+        return "runs another command line than planned"
     if any(_younger(state, machine.file(file.path), file) for file in unit.files):
         return "was started after its files were changed by hand"
     return None

@@ -133,7 +133,8 @@ class Mix(StrEnum):
 
 @dataclass(frozen=True)
 class UnitState:
-    """A systemd unit of ours (`systemctl show`). `revision` is the one its process carries.
+    """A systemd unit of ours (`systemctl show`). `revision` is the one its process carries,
+    `command_sha256` the hash of its command line as /proc/PID/cmdline gives it.
 
     `started_at` is the Unix time at which the main process started.
     """
@@ -148,6 +149,7 @@ class UnitState:
     need_daemon_reload: bool | None = None
     unit_file_state: str | None = None
     revision: str | None = None
+    command_sha256: str | None = None
     started_at: float | None = None
 
 

@@ -59,11 +59,17 @@ class RenderedUnit:
     start_s: int
     bind: str = "127.0.0.1"
     wish: str = ""
+    argv: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The unit's name."""
         return unit_name(self.service)
+
+    @property
+    def command_sha256(self) -> str:
+        """Hash of the command line as the kernel will show it in /proc/PID/cmdline."""
+        return hashlib.sha256("".join(f"{word}\0" for word in self.argv).encode()).hexdigest()
 
     @property
     def url(self) -> str:
@@ -165,6 +171,7 @@ def render(
         plan.wish.start_s,
         plan.wish.bind,
         plan.wish.name,
+        supervised(service, host_program, plan.wish),
     )
 
 

@@ -272,3 +272,11 @@ def test_a_runtime_is_installed_once_its_stamp_is_there() -> None:
     assert generation.runtime_missing(Host("tower"), recipe)
     assert not generation.runtime_missing(Host("tower", files=(stamp,)), recipe)
     assert not generation.runtime_missing(Host("tower"), Recipe("/usr/bin/vllm"))
+
+
+def test_a_process_with_another_command_line_is_restarted_though_its_revision_is_planned() -> None:
+    planned = replace(UNIT, argv=("/usr/bin/python3", "x.pyz", "--tensor-split", "6,7"))
+    other = replace(planned, argv=("/usr/bin/python3", "x.pyz", "--tensor-split", "1,0"))
+    for running, reason in ((planned, None), (other, "runs another command line than planned")):
+        state = replace(RUNNING, command_sha256=running.command_sha256)
+        assert generation.restart_reason(host(state), planned) == reason

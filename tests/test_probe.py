@@ -211,6 +211,7 @@ def test_units_carry_the_revision_of_the_running_process_and_no_other_variable(
             process.kill()
     (unit,) = read(text, "here").units
     assert (unit.name, unit.revision) == ("multigpu-chat.service", "0123abcd")
+    assert unit.command_sha256 is not None
     assert unit.started_at and abs(unit.started_at - before) < 0.5
     assert "very-secret" not in text
     asked = json.loads(text)["tools"]["systemctl show"]["stderr"][0]

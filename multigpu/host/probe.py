@@ -392,10 +392,19 @@ def read_cgroups(tools: Dict[str, Any]) -> Dict[str, Optional[str]]:
 
 
 def read_main_processes(tools: Dict[str, Any]) -> Dict[str, Dict[str, Any]]:
-    """Revision and start of each unit's main process; nothing else of an environment is kept."""
+    """Revision, command line by hash, and start of each unit's main process; no environment."""
     lines = tools.get("systemctl show", {}).get("stdout", [])
     pids = re.findall(r"^MainPID=([1-9]\d{0,8})$", "\n".join(lines), re.MULTILINE)
-    return {pid: {"revision": revision_of(pid), "started_at": started_at(pid)} for pid in pids}
+    return {pid: main_process(pid) for pid in pids}
+
+
+def main_process(pid: str) -> Dict[str, Any]:
+    """What one running process carries; the command line only by hash, for it may say anything."""
+    return {
+        "revision": revision_of(pid),
+        "command_sha256": sha256_of(f"/proc/{pid}/cmdline"),
+        "started_at": started_at(pid),
+    }
 
 
 def revision_of(pid: str) -> Optional[str]:

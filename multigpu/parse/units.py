@@ -9,7 +9,7 @@ from multigpu.parse.shape import integer, items, mapping, real, text, whole
 def read_units(show: str, main_processes: object) -> tuple[UnitState, ...]:
     """Units from `systemctl show`, blocks parted by empty lines; a unit named twice counts once.
 
-    `main_processes` maps a MainPID to the revision its environment carries and to its start.
+    `main_processes` maps a MainPID to its revision, the hash of its command line, and its start.
     """
     known = mapping(main_processes)
     units: dict[str, UnitState] = {}
@@ -36,6 +36,7 @@ def _unit(name: str, values: dict[str, str], main_processes: dict[str, object]) 
         need_daemon_reload={"yes": True, "no": False}.get(values.get("NeedDaemonReload", "")),
         unit_file_state=values.get("UnitFileState") or None,
         revision=text(process.get("revision")),
+        command_sha256=text(process.get("command_sha256")),
         started_at=real(process.get("started_at")),
     )
 
