@@ -14,7 +14,7 @@ from gevent import GreenletExit
 from pyinfra import host, inventory, logger, state
 from pyinfra.api.exceptions import PyinfraError
 
-from facts.machine import TIMEOUT_S, Machine
+from facts.machine import TIMEOUT_S, Machine, Unreadable
 from facts.model import ModelFiles
 from multigpu.errors import MultigpuError, NoPlan
 from multigpu.explain import explain_refusal
@@ -145,7 +145,7 @@ def tune_connection() -> None:
 def captured() -> tuple[Host, str] | None:
     """This host's facts and their text in one round trip; None when pyinfra failed the host.
 
-    Raises MultigpuError when the probe said nothing at all, which pyinfra takes for an answer.
+    Raises MultigpuError when the answer is no machine, or nothing at all.
     """
     found = host.get_fact(
         Machine,
@@ -154,6 +154,8 @@ def captured() -> tuple[Host, str] | None:
         _timeout=TIMEOUT_S,
         **privilege(),
     )
+    if isinstance(found, Unreadable):
+        raise MultigpuError(found.reason)
     if found is None and not failed():
         raise MultigpuError(
             "the probe printed nothing, needed is its JSON: see what `python3 -V` prints there"

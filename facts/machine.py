@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyinfra.api import FactBase
-from pyinfra.api.exceptions import FactProcessError
 from typing_extensions import override
 
 import multigpu.host
@@ -21,7 +21,14 @@ TIMEOUT_S = 40
 NO_PYTHON = "multigpu: no python3"
 
 
-class Machine(FactBase[tuple[Host, str] | None]):
+@dataclass(frozen=True)
+class Unreadable:
+    """Why an answer is no machine. A value: raised, pyinfra would add a line of its own."""
+
+    reason: str
+
+
+class Machine(FactBase[tuple[Host, str] | Unreadable | None]):
     """The captured machine as a value, and its text. None: unknown, never "no GPUs".
 
     Arguments: `machine`, the host's name in the inventory; `paths`, further paths to look at.
@@ -42,14 +49,13 @@ class Machine(FactBase[tuple[Host, str] | None]):
         )
 
     @override
-    def process(self, output: list[str]) -> tuple[Host, str]:
+    def process(self, output: list[str]) -> tuple[Host, str] | Unreadable:
         text = "\n".join(output)
         if text.startswith(NO_PYTHON):
-            raise FactProcessError("no python3 on this host: install it (3.9 or newer)")
+            return Unreadable("no python3 on this host: install it (3.9 or newer)")
         try:
             return capture.read(text, self.machine), text
         except MultigpuError as error:
-            raise FactProcessError(str(error)) from None
+            return Unreadable(str(error))
         except Exception as error:  # a bug in a reader must not take the other hosts along
-            kind = type(error).__name__
-            raise FactProcessError(f"a reader failed, {kind}: {error} (please report)") from None
+            return Unreadable(f"a reader failed, {type(error).__name__}: {error} (please report)")

@@ -65,7 +65,7 @@ class Run:
     def said(self, name: str) -> list[str]:
         """What was said of one host, without pyinfra's own steps."""
         lines = re.findall(rf"^ *\[@fake/{re.escape(name)}\] *(.*)$", self.text, re.MULTILINE)
-        steps = ("Connected", "Ready:", "wrote ", "Error: could not process fact:")
+        steps = ("Connected", "Ready:", "wrote ")
         return [line for line in lines if not line.startswith(steps)]
 
     def finished(self, name: str) -> bool:
