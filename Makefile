@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FAST := not cli and not lab and not gpu and not online
 
-.PHONY: help setup demo rehearsal lab lab-down test unit lint types format locks flags wheel clean
+.PHONY: help setup demo rehearsal lab lab-down test unit thorough lint types format locks wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,10 +33,13 @@ lab-down: setup  ## remove the lab without a trace
 	@$(BIN)/python tests/lab/lab.py down
 
 test: setup lint types unit  ## everything; the lab where it can run
-	@$(BIN)/python -m pytest -m "lab or gpu or online" --durations=15
+	@$(BIN)/python -m pytest -m "not ($(FAST))" --durations=15
 
 unit: setup  ## the fast tier
-	@$(BIN)/python -m pytest -n 2 -m "not lab and not gpu and not online"
+	@$(BIN)/python -m pytest -n 2 -m "$(FAST)"
+
+thorough: setup  ## the property tests with a thousand examples each
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 2 -m "$(FAST)"
 
 lint: setup  ## style
 	@$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from multigpu.runtimes import runtime
 from multigpu.store import models
 from tests.hosts import NAMES, captured
 
+pytestmark = pytest.mark.cli
 ROOT = Path(__file__).parent.parent
 PYINFRA = Path(sys.executable).with_name("pyinfra")
 PAIR = captured("2x3090-nvlink")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu import planfile
@@ -221,7 +221,6 @@ def plans(draw: st.DrawFn) -> Plan:
     )
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(plans(), max_size=2, unique_by=lambda p: p.wish.name), plans())
 def test_any_plans_are_read_back_whatever_was_in_the_file_before(
     wanted: list[Plan], before: Plan

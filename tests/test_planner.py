@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.errors import NoPlan, WishError
@@ -404,7 +404,6 @@ def attempt(machine: Host, model: ModelSpec, wish: Wish) -> Plan | str:
         return str(error)
 
 
-@settings(max_examples=300, deadline=None)
 @given(machines, models, wished)
 def test_a_plan_fits_obeys_its_rules_and_repeats(
     machine: Host, model: ModelSpec, keys: dict[str, Any]
