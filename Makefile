@@ -36,10 +36,10 @@ test: setup lint types unit  ## everything; the lab where it can run
 	@$(BIN)/python -m pytest -m "not ($(FAST))" --durations=15
 
 unit: setup  ## the fast tier
-	@$(BIN)/python -m pytest -n 2 -m "$(FAST)"
+	@$(BIN)/python -m pytest -n 3 -m "$(FAST)"
 
 thorough: setup  ## the property tests with a thousand examples each
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 2 -m "$(FAST)"
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 3 -m "$(FAST)"
 
 lint: setup  ## style
 	@$(BIN)/ruff check .
