@@ -143,6 +143,16 @@ def test_removing_twice_changes_nothing_the_second_time(served: Lab) -> None:
     assert serve(served, "--limit", "mixed").status == 0
 
 
+def test_a_model_that_lies_on_the_host_is_read_over_ssh_and_served_in_place(lab: Lab) -> None:
+    lab.run("third", "sudo mkdir -p /srv/models && sudo chown ops /srv/models")
+    lab.put("third", lab.settings.state / "models" / "tiny.gguf", "/srv/models/tiny.gguf")
+    wish = {"model": "/srv/models/tiny.gguf"}
+    run = serve(lab, "--limit", "third", chat=wish)
+    assert run.status == 0, run.said
+    assert "--model /srv/models/tiny.gguf" in running(lab, "third")
+    assert run.lines("layers offloaded 13/13"), run.said
+
+
 # A vLLM-shaped stand-in, so that ranks and cards are real processes; it says that it is simulated.
 TENSOR_PARALLEL = {
     "replace": True,
