@@ -33,11 +33,6 @@ class Deployment:
     units: tuple[RenderedUnit, ...]
 
 
-def paths_to_probe(uploads: Iterable[Upload]) -> tuple[str, ...]:
-    """Paths that the probe has to look at besides the managed files."""
-    return (*DIRECTORIES, *(upload.path for upload in uploads))
-
-
 def cannot_change(machine: Host) -> str | None:
     """Why nothing can be installed or removed here, in one line; None when it can."""
     if machine.uid not in (None, 0):

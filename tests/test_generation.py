@@ -254,10 +254,6 @@ def test_an_empty_file_is_there_when_it_is_empty() -> None:
     assert generation.uploads_missing(machine, (empty,)) == ()
 
 
-def test_the_probe_is_asked_for_directories_and_uploads() -> None:
-    assert generation.paths_to_probe([WHEEL]) == (*generation.DIRECTORIES, WHEEL.path)
-
-
 def test_the_layout_is_complete_when_each_directory_has_its_owner() -> None:
     owned = [ManagedFile(path, None, owner=own) for path, own in generation.DIRECTORIES.items()]
     assert not generation.layout_missing(Host("tower", paths=tuple(owned)))
