@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := not cli and not lab and not gpu and not online
+FAST := not process and not cli and not lab and not gpu and not online
 
 .PHONY: help setup demo rehearsal lab lab-down test unit thorough lint types format locks wheel clean
 

@@ -18,6 +18,8 @@ import pytest
 
 from multigpu.host.supervisor import CONFIG, ENGINE_EXIT, PORT_TAKEN, START_TIMEOUT, port_taken
 
+pytestmark = pytest.mark.process
+
 SOURCE = Path(__file__).parent.parent
 FOREVER = "import time; time.sleep(60)"
 TICK_S = "0.05"
