@@ -10,6 +10,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from multigpu.links import GpuPair, HopKind, Limit, P2p, Path, PcieHop, PcieLink
+from multigpu.managed import ManagedFile, UnitState
+
+__all__ = [
+    "Gpu",
+    "GpuPair",
+    "GpuProcess",
+    "HopKind",
+    "Host",
+    "KernelEvent",
+    "LeftOut",
+    "Limit",
+    "ManagedFile",
+    "MigDevice",
+    "Mix",
+    "P2p",
+    "Path",
+    "PcieHop",
+    "PcieLink",
+    "RemappedRows",
+    "UnitState",
+    "Vendor",
+    "mix",
+]
+
 
 class Vendor(StrEnum):
     """PCI vendor of a GPU."""
@@ -17,55 +42,6 @@ class Vendor(StrEnum):
     NVIDIA = "nvidia"
     AMD = "amd"
     INTEL = "intel"
-
-
-class Path(StrEnum):
-    """PCIe class of the way between two GPUs, nearest first (`nvidia-smi topo -m`)."""
-
-    PIX = "PIX"
-    PXB = "PXB"
-    PHB = "PHB"
-    NODE = "NODE"
-    SYS = "SYS"
-
-
-class P2p(StrEnum):
-    """Cell of `nvidia-smi topo -p2p r`: a grant by the driver, not a proof that bytes arrive."""
-
-    OK = "OK"
-    CHIPSET_NOT_SUPPORTED = "CNS"
-    GPU_NOT_SUPPORTED = "GNS"
-    TOPOLOGY_NOT_SUPPORTED = "TNS"
-    NOT_SUPPORTED = "NS"
-    DISABLED_BY_REGISTRY = "DR"
-    UNKNOWN = "U"
-
-
-@dataclass(frozen=True)
-class PcieLink:
-    """One GPU's link. `limited_at` is the PCI address of the narrowest hop above the card.
-
-    `limited_at_width_max` is what that hop could carry: fewer lanes than the card means a slot
-    wired that way, as many mean a link that trained down (riser, seating, bifurcation).
-    `width_path` is the narrowest width between the card and the CPU, which a switch or a chipset
-    can make smaller than `width_current`; `behind_chipset` is True when the way leads through one.
-    """
-
-    gen_current: int | None = None
-    gen_max: int | None = None
-    width_current: int | None = None
-    width_max: int | None = None
-    limited_at: str | None = None
-    limited_at_width_max: int | None = None
-    width_path: int | None = None
-    behind_chipset: bool = False
-
-    @property
-    def narrowed(self) -> bool:
-        """True when fewer lanes are trained than the card has; speed says nothing while idle."""
-        if self.width_current is None or self.width_max is None:
-            return False
-        return self.width_current < self.width_max
 
 
 @dataclass(frozen=True)
@@ -79,10 +55,63 @@ class GpuProcess:
 
 
 @dataclass(frozen=True)
+class MigDevice:
+    """A MIG slice: a device of its own, without NVLink and P2P. `profile` reads `1g.10gb`."""
+
+    index: int
+    profile: str | None = None
+    uuid: str | None = None
+    memory_mib: int | None = None
+
+
+@dataclass(frozen=True)
+class RemappedRows:
+    """Rows of VRAM that were replaced (data-centre cards since Ampere); pending ones at a reset."""
+
+    correctable: int | None = None
+    uncorrectable: int | None = None
+    pending: bool | None = None
+    failure: bool | None = None
+
+
+@dataclass(frozen=True)
+class KernelEvent:
+    """One event of the kernel log; lines of the same card, code and second are one event.
+
+    `kind` is xid, sxid, aer, pcie-bandwidth, off-the-bus, d3cold, oom or segfault. `code` is the
+    Xid or SXid number. `address` is a PCI address (for an SXid that of the NVSwitch). `time` is as
+    printed. `text` is the driver's message without prefix; `lines` counts what was grouped.
+    """
+
+    kind: str
+    address: str | None = None
+    code: int | None = None
+    text: str | None = None
+    time: str | None = None
+    pid: int | None = None
+    process: str | None = None
+    fatal: bool | None = None
+    lines: int = 1
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A display function that no plan counts on, and why (integrated graphics, BMC)."""
+
+    pci_bus_id: str | None
+    name: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One card. `uuid` is the key, `index` is the NVML index (PCI bus order).
 
-    A card that answers with an error keeps its row: `error` says what it said.
+    A card that answers with an error keeps its row: `error` says what it said. `bar1_memory_mib` is
+    the window through which peers reach the card; `resizable_bar` is True when it covers all VRAM.
+    `nvlinks_gb_s` has one entry per NVLink, None for one that is inactive. ECC counts are volatile
+    (since the driver was loaded). `compute_partition` (SPX, CPX ...) and `memory_partition` (NPS1
+    ...) are AMD's. `unified_memory`: the GPU shares the processor's memory (GB10, GH200, MI300A).
     """
 
     index: int
@@ -104,21 +133,29 @@ class Gpu:
     display_attached: bool | None = None
     processes: tuple[GpuProcess, ...] = ()
     error: str | None = None
-
-
-@dataclass(frozen=True)
-class GpuPair:
-    """One unordered pair, `a < b`. `nvlinks` counts NVLink links, 0 when there are none.
-
-    `nvlink_gb_s` is the rate of these links together in one direction (`nvidia-smi nvlink -s`).
-    """
-
-    a: int
-    b: int
-    path: Path | None = None
-    nvlinks: int | None = None
-    p2p_read: P2p | None = None
-    nvlink_gb_s: float | None = None
+    architecture: str | None = None
+    vbios_version: str | None = None
+    power_limit_max_w: float | None = None
+    power_draw_w: float | None = None
+    temperature_c: int | None = None
+    performance_state: str | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    persistence_mode: bool | None = None
+    compute_mode: str | None = None
+    bar1_memory_mib: int | None = None
+    resizable_bar: bool | None = None
+    cpu_affinity: str | None = None
+    ecc_corrected: int | None = None
+    ecc_uncorrected: int | None = None
+    remapped_rows: RemappedRows | None = None
+    recovery_action: str | None = None
+    fabric_state: str | None = None
+    mig_devices: tuple[MigDevice, ...] = ()
+    nvlinks_gb_s: tuple[float | None, ...] = ()
+    compute_partition: str | None = None
+    memory_partition: str | None = None
+    unified_memory: bool | None = None
+    render_node: str | None = None
 
 
 class Mix(StrEnum):
@@ -132,54 +169,17 @@ class Mix(StrEnum):
 
 
 @dataclass(frozen=True)
-class UnitState:
-    """A systemd unit of ours (`systemctl show`). `revision` is the one its process carries,
-    `command_sha256` the hash of its command line as /proc/PID/cmdline gives it.
-
-    `started_at` is the Unix time at which the main process started.
-    """
-
-    name: str
-    load_state: str | None = None
-    active_state: str | None = None
-    sub_state: str | None = None
-    result: str | None = None
-    n_restarts: int | None = None
-    main_pid: int | None = None
-    need_daemon_reload: bool | None = None
-    unit_file_state: str | None = None
-    revision: str | None = None
-    command_sha256: str | None = None
-    started_at: float | None = None
-
-
-@dataclass(frozen=True)
-class ManagedFile:
-    """A file of ours on the host, by content. `sha256` is None when the file could not be read.
-
-    `content` is kept only for the stamps that say which runtime is installed, and of unit files the
-    first line; `modified_at` is the Unix time of the last change of content (mtime).
-    """
-
-    path: str
-    sha256: str | None
-    size_bytes: int | None = None
-    mode: str | None = None
-    owner: str | None = None
-    content: str | None = None
-    modified_at: float | None = None
-
-
-@dataclass(frozen=True)
 class Host:
     """One captured machine.
 
     `problems` lists, one sentence each, what the probe could not see and why. `simulated` is True
     when a tool on the host says that its GPUs are simulated; every screen repeats it.
     `virtualization` is the word of systemd-detect-virt, "none" on bare metal. `iommu` is off,
-    passthrough or translating. `disk_free_mib` is that of /var/lib, where models go. `paths` are
-    those that the probe was asked for and found, directories too, without their content. `uid` is
-    that of the user the probe ran as.
+    passthrough or translating. `left_out` are display functions that are no cards to plan with.
+    `module_license` tells the open kernel module ("Dual MIT/GPL") from the closed one ("NVIDIA");
+    `registry_dwords` are the driver's registry keys. `disk_free_mib` is that of /var/lib, where
+    models go. `paths` are those that the probe was asked for and found, directories too, without
+    their content. `uid` is that of the user the probe ran as.
     """
 
     name: str
@@ -206,6 +206,12 @@ class Host:
     files: tuple[ManagedFile, ...] = ()
     paths: tuple[ManagedFile, ...] = ()
     simulated: bool = False
+    left_out: tuple[LeftOut, ...] = ()
+    kernel_events: tuple[KernelEvent, ...] = ()
+    nics: tuple[str, ...] = ()
+    product: str | None = None
+    module_license: str | None = None
+    registry_dwords: str | None = None
     problems: tuple[str, ...] = ()
 
     def gpu(self, index: int) -> Gpu:

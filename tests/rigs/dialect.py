@@ -1,0 +1,32 @@
+"""Which release of each tool prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Releases by tool. `pasted`: a matrix copied from a terminal, blanks for tabs, no ANSI."""
+
+    driver: str = "580.105.08"
+    cuda: str = "13.0"
+    pciutils: str = "3.13.0"
+    kernel: str = "6.8.0-60-generic"
+    rocm: str = "6.4.1"
+    pasted: bool = False
+
+    @property
+    def branch(self) -> int:
+        """The driver's branch: 580 of 580.105.08."""
+        return int(self.driver.split(".")[0])
+
+
+# One driver of every family whose output differs (see multigpu/parse/nvidia.py).
+DRIVERS = (
+    *("418.43", "450.80.02", "470.57.02", "510.47.03", "525.147.05", "535.86.05"),
+    *("550.54.14", "570.148.08", "580.105.08", "595.71.05", "610.12"),
+)
+PCIUTILS = ("3.5.2", "3.7.0", "3.13.0")
+KERNELS = ("4.15.0-20-generic", "5.4.0-42-generic", "6.8.0-60-generic")
+ROCM = ("4.3.0", "5.7.1", "6.0.2", "6.1.2", "6.4.1", "7.0.0")
