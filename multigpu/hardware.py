@@ -172,10 +172,11 @@ class Mix(StrEnum):
 class Host:
     """One captured machine.
 
-    `problems` lists, one sentence each, what the probe could not see and why. `simulated` is True
-    when a tool on the host says that its GPUs are simulated; every screen repeats it.
-    `virtualization` is the word of systemd-detect-virt, "none" on bare metal. `iommu` is off,
-    passthrough or translating. `left_out` are display functions that are no cards to plan with.
+    `problems` lists, one sentence each, what the probe could not see and why; `unseen` what it did
+    not look at or may not see ("kernel log: needs root"), which is no fault of the machine.
+    `simulated` is True when a tool on the host says that its GPUs are simulated; every screen
+    repeats it. `virtualization` is the word of systemd-detect-virt, "none" on bare metal. `iommu`
+    is off, passthrough or translating. `left_out` are display functions that are no cards to plan with.
     `module_license` tells the open kernel module ("Dual MIT/GPL") from the closed one ("NVIDIA");
     `registry_dwords` are the driver's registry keys. `disk_free_mib` is that of /var/lib, where
     models go. `paths` are those that the probe was asked for and found, directories too, without
@@ -212,6 +213,7 @@ class Host:
     product: str | None = None
     module_license: str | None = None
     registry_dwords: str | None = None
+    unseen: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     def gpu(self, index: int) -> Gpu:

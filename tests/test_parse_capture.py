@@ -60,8 +60,10 @@ def test_lines_of_a_login_shell_around_the_capture_are_left_out() -> None:
 def test_the_probe_and_the_reader_agree_on_schema_end_and_commands() -> None:
     asked = {command for command, _ in probe.COMMANDS}
     wanted = {cards.QUERY, cards.NUMBERS, capture.TOPOLOGY, capture.TOPOLOGY_PCIE}
-    wanted |= {capture.P2P_READ, capture.NVLINK, capture.VIRTUALIZATION, capture.SYSTEMCTL}
+    wanted |= {capture.P2P_READ, capture.P2P_WRITE, capture.NVLINK, capture.LICENSE}
+    wanted |= {capture.VIRTUALIZATION, capture.SYSTEMCTL}
     assert asked == wanted
+    assert capture.LSPCI == probe.LSPCI
     assert (probe.SCHEMA, probe.END) == (capture.SCHEMA, capture.END)
 
 

@@ -8,9 +8,10 @@ Nothing is judged here. The document:
     tools      command line -> rc, stdout and stderr as lists of lines, seconds, timed_out;
                or rc null and missing true
     files      path -> text, null when it could not be read
-    system     cpus, numa_nodes, kernel, glibc, python, uid, IOMMU group types with their counts
+    system     cpus, cpu_model, numa_nodes, kernel, glibc, python, uid, hostname, machine_id (key
+               of pseudonyms, never kept in a file), IOMMU group types with their counts
     disks      mount point -> free bytes
-    pci        GPUs and every port above them: link, class, NUMA node, driver
+    pci        GPUs and every port above them: link, class, NUMA node, driver, error counters, BARs
     processes  pid of every process that holds VRAM -> its cgroup
     main_processes  MainPID of every unit of ours -> MULTIGPU_REVISION of its environment, and the
                Unix time at which it started
@@ -64,10 +65,22 @@ COMMANDS: Tuple[Tuple[str, float], ...] = (
     ("nvidia-smi topo -m", DRIVER_S),
     ("nvidia-smi topo -mp", DRIVER_S),
     ("nvidia-smi topo -p2p r", DRIVER_S),
+    ("nvidia-smi topo -p2p w", DRIVER_S),
     ("nvidia-smi nvlink -s", DRIVER_S),
     ("systemd-detect-virt", TOOL_S),
     ("systemctl --version", TOOL_S),
+    ("modinfo -F license nvidia", TOOL_S),
 )
+LSPCI = "lspci -vvv -D -nn"
+KERNEL_LOG = "journalctl -k -b -q --no-pager --no-hostname -o short-unix"
+
+# What is kept of the kernel log: GPUs, their links, and programs that died of either.
+KERNEL_LINES = re.compile(
+    r"NVRM|nvidia|nvswitch|SXid|amdgpu|\bAER\b|available PCIe bandwidth|fallen off the bus|D3cold|"
+    r"Out of memory|oom-kill|segfault .*(nccl|rccl|cuda|hip|ggml|torch)",
+    re.IGNORECASE,
+)
+KERNEL_FIRST, KERNEL_LAST = 100, 400
 
 FILES = (
     "/etc/os-release",
@@ -117,6 +130,13 @@ PCI_FILES = (
     "max_link_speed",
     "max_link_width",
     "numa_node",
+    "local_cpulist",
+    "subsystem_vendor",
+    "subsystem_device",
+    "resource",
+    "aer_dev_correctable",
+    "aer_dev_fatal",
+    "aer_dev_nonfatal",
 )
 PCI_ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]$")
 
@@ -215,6 +235,26 @@ def show_units(root: str, seconds: float) -> Dict[str, Any]:
     return run_tool(argv, seconds)
 
 
+def lspci_of(addresses: Sequence[str], seconds: float) -> Dict[str, Any]:
+    """lspci in full for these devices only: a large server's whole output has a megabyte."""
+    record = run_tool(LSPCI.split(), seconds)
+    paragraphs = "\n".join(record.get("stdout", [])).split("\n\n")
+    kept = [text for text in paragraphs if text.split(" ", 1)[0] in set(addresses)]
+    return {**record, **({"stdout": "\n\n".join(kept).split("\n")} if "stdout" in record else {})}
+
+
+def kernel_log(seconds: float) -> Dict[str, Any]:
+    """The kernel's lines about GPUs since boot, from the journal, else from its ring buffer."""
+    record = run_tool(KERNEL_LOG.split(), seconds)
+    if not any(line.strip() for line in record.get("stdout", [])):
+        record = run_tool(["dmesg"], seconds)
+    lines = [line for line in record.get("stdout", []) if KERNEL_LINES.search(line)]
+    if len(lines) > KERNEL_FIRST + KERNEL_LAST:
+        left_out = len(lines) - KERNEL_FIRST - KERNEL_LAST
+        lines = [*lines[:KERNEL_FIRST], f"... {left_out} lines left out", *lines[-KERNEL_LAST:]]
+    return {**record, **({"stdout": lines} if "stdout" in record else {})}
+
+
 def single_cards(tools: Dict[str, Any], devices: Any, limit: float) -> Parts:
     """One query per card, for when nvidia-smi refuses to speak of any because one has no handle."""
     record = tools.get(COMMANDS[0][0], {})
@@ -280,6 +320,9 @@ def read_system(root: str) -> Dict[str, Any]:
     nodes = glob.glob(under(root, "/sys/devices/system/node/node[0-9]*"))
     return {
         "cpus": os.cpu_count(),
+        "cpu_model": cpu_model(root),
+        "hostname": platform.node() or None,
+        "machine_id": read_text(under(root, "/etc/machine-id")),
         "numa_nodes": len(nodes) or None,
         "kernel": platform.release(),
         "machine": platform.machine(),
@@ -288,6 +331,14 @@ def read_system(root: str) -> Dict[str, Any]:
         "uid": os.geteuid(),
         "iommu_groups": iommu_groups(root),
     }
+
+
+def cpu_model(root: str) -> Optional[str]:
+    """The first processor's name."""
+    match = re.search(
+        r"^model name\s*:\s*(.+)$", read_text(under(root, "/proc/cpuinfo")) or "", re.M
+    )
+    return match[1].strip() if match else None
 
 
 def glibc_version() -> Optional[str]:
@@ -459,6 +510,10 @@ def tool_parts(root: str, limit: float) -> Parts:
         for command, seconds in COMMANDS
     }
     parts["systemctl show"] = lambda: show_units(root, min(TOOL_S, limit))
+    parts[LSPCI] = lambda: lspci_of(
+        [d["address"] or "" for d in read_pci(root)], min(TOOL_S, limit)
+    )
+    parts["journalctl -k"] = lambda: kernel_log(min(TOOL_S, limit))
     return parts
 
 

@@ -23,10 +23,14 @@ END = "multigpu-capture-end"
 TOPOLOGY = "nvidia-smi topo -m"
 TOPOLOGY_PCIE = "nvidia-smi topo -mp"
 P2P_READ = "nvidia-smi topo -p2p r"
+P2P_WRITE = "nvidia-smi topo -p2p w"
 NVLINK = "nvidia-smi nvlink -s"
 VIRTUALIZATION = "systemd-detect-virt"
 SYSTEMCTL = "systemctl --version"
 UNITS = "systemctl show"
+LICENSE = "modinfo -F license nvidia"
+LSPCI = "lspci -vvv -D -nn"
+KERNEL_LOG = "journalctl -k"
 
 BEGIN = re.compile(r'\{\s*"schema"\s*:')
 
