@@ -1,35 +1,44 @@
 """`python -m multigpu`: the readers and the planner for a person, without touching a host.
 
-    python -m multigpu survey captures/tower.json
+    python -m multigpu survey captures/*.json
     python -m multigpu plan captures/tower.json Qwen/Qwen3-32B-AWQ --context 32768 --concurrency 4
+    nvidia-smi topo -m | python -m multigpu read
 
 A captured machine comes from deploys/survey.py, or on the machine itself from
-`python3 multigpu/host/probe.py > tower.json`.
+`python3 multigpu/host/probe.py > tower.json`. A folder of saved outputs (nvidia-smi -q -x,
+nvidia-smi topo -m, lspci -vvv, journalctl -k ...) is read as one captured machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from multigpu.errors import MultigpuError, NoPlan
+from multigpu.errors import CaptureError, MultigpuError, NoPlan
 from multigpu.explain import explain, explain_refusal
 from multigpu.hardware import Host
-from multigpu.parse import capture
+from multigpu.parse import capture, kinds
+from multigpu.parse.folder import read_folder
+from multigpu.parse.reading import Kind
 from multigpu.plan import Objective
 from multigpu.planner import plan
+from multigpu.reading_screen import folder_json, folder_screen, screen, to_json
 from multigpu.store import models, texts
+from multigpu.store.inputs import Input, Tree, inputs
 from multigpu.survey import survey
 from multigpu.wish import wishes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 0: done; 1: refused, with the reason on stderr; 2: wrong usage."""
+    """Exit status 0: done; 1: refused or not understood, the reason on stderr; 2: wrong usage."""
     options = _parser().parse_args(arguments)
     try:
-        print(options.run(options))
+        return int(options.run(options))
     except NoPlan as error:
         print(explain_refusal(error, Path(options.capture).stem), end="", flush=True)
         print(error, file=sys.stderr)
@@ -37,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MultigpuError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,29 +56,116 @@ def _parser() -> argparse.ArgumentParser:
         prog="multigpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("survey", help="what the captured machine is")
-    one.add_argument("capture")
-    one.set_defaults(run=_survey)
-    two = commands.add_parser("plan", help="how a model should use its cards")
-    two.add_argument("capture")
-    two.add_argument("model", help="hub id, folder or .gguf of this machine")
-    two.add_argument("--objective", choices=[str(o) for o in Objective], default="latency")
-    two.add_argument("--context", type=int, default=8192)
-    two.add_argument("--concurrency", type=int, default=4)
-    two.set_defaults(run=_plan)
+    _survey_options(commands.add_parser("survey", help="what captured machines are"))
+    _plan_options(commands.add_parser("plan", help="how a model should use a machine's cards"))
+    _read_options(commands.add_parser("read", help="what is understood of a tool's output"))
     return parser
 
 
+def _survey_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("capture", nargs="+", help="captured machine, or folder of outputs")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=_survey)
+
+
+def _plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("capture")
+    parser.add_argument("model", help="hub id, folder or .gguf of this machine")
+    parser.add_argument("--objective", choices=[str(o) for o in Objective], default="latency")
+    parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.set_defaults(run=_plan)
+
+
+def _read_options(parser: argparse.ArgumentParser) -> None:
+    names = ", ".join(kind.name for kind in kinds.KINDS)
+    parser.add_argument("file", nargs="*", help="file, folder, or - for standard input")
+    parser.add_argument("--as", dest="kind", metavar="KIND", help=f"guessed when absent: {names}")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--all-lines", action="store_true", help="every line not understood")
+    parser.set_defaults(run=_read)
+
+
+def _columns() -> int:
+    return min(max(shutil.get_terminal_size().columns, 80), 120)
+
+
 def _machine(path: str) -> Host:
-    return capture.read(texts.read(Path(path)), Path(path).stem)
+    found = Path(path)
+    if found.is_dir():
+        (tree,) = inputs([path])
+        assert isinstance(tree, Tree)
+        return read_folder(tree.texts, found.resolve().name).machine
+    return capture.read(texts.read(found), found.stem)
 
 
-def _survey(options: argparse.Namespace) -> str:
-    return survey(_machine(options.capture))
+def _survey(options: argparse.Namespace) -> int:
+    for path in options.capture:
+        print(survey(_machine(path)))
+    return 0
 
 
-def _plan(options: argparse.Namespace) -> str:
+def _plan(options: argparse.Namespace) -> int:
     keys = ("model", "objective", "context", "concurrency")
     (wish,) = wishes({"service": {key: getattr(options, key) for key in keys}})
     machine = _machine(options.capture)
-    return explain(plan(machine, models.load(options.model, base=Path()), wish))
+    print(explain(plan(machine, models.load(options.model, base=Path()), wish)))
+    return 0
+
+
+def _read(options: argparse.Namespace) -> int:
+    """Every input; one that cannot be read or is of no known format never hides the others."""
+    forced = kinds.kind(options.kind) if options.kind else None
+    if not options.file and sys.stdin.isatty():
+        print("paste the output of a tool, then Ctrl-D", file=sys.stderr)
+    failed = False
+    records = []
+    for name in options.file or ["-"]:
+        try:
+            for text, record in _readings(name, forced, options):
+                records.append(record)
+                if not options.json:
+                    print(text + "\n")
+        except CaptureError as error:
+            print(error, file=sys.stderr)
+            failed = True
+    if options.json:
+        print(json.dumps(records, indent=1))
+    return int(failed)
+
+
+def _readings(
+    name: str, forced: Kind | None, options: argparse.Namespace
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Screen and record of one name; a folder of captured machines gives one for each."""
+    for found in inputs([name]):
+        if isinstance(found, Tree) and not _captures(found):
+            folder = read_folder(found.texts, found.path.resolve().name)
+            yield folder_screen(name, folder, _columns()), folder_json(name, folder)
+            continue
+        for given in [found] if isinstance(found, Input) else _captures(found):
+            kind = forced or _guessed(given)
+            reading = kind.read(given.text)
+            text = screen(given.name, kind, reading, _columns(), every=options.all_lines)
+            yield text, to_json(given.name, kind, reading)
+
+
+def _captures(tree: Tree) -> list[Input]:
+    """The captured machines of a folder."""
+    return [
+        Input(f"{tree.name}/{name}", text)
+        for name, text in tree.texts.items()
+        if kinds.guess(text) is kinds.CAPTURED
+    ]
+
+
+def _guessed(given: Input) -> Kind:
+    kind = kinds.guess(given.text)
+    if kind is None:
+        what = "is empty" if not given.text.strip() else "is in no format that is known"
+        raise CaptureError(f"{given.name} {what}; name one with --as ({_names()})")
+    return kind
+
+
+def _names() -> str:
+    return ", ".join(kind.name for kind in kinds.KINDS)

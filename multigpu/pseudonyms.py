@@ -154,11 +154,7 @@ def pseudonymised(document: dict[str, object], name: str) -> dict[str, object]:
 def _part(part: str, value: object, hidden: Pseudonyms) -> object:
     """One part of the document, with what only that part holds."""
     if part == "tools":
-        tools = mapping(value).items()
-        return {
-            tool: _walk(v, lambda s, n=tool == KERNEL_LOG: hidden.line(s, names=n))
-            for tool, v in tools
-        }
+        return {tool: _tool(tool, record, hidden) for tool, record in mapping(value).items()}
     if part in ("managed", "paths"):
         value = _owners(value, hidden)
     if part == "amdgpu":
