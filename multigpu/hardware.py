@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from multigpu.links import GpuPair, HopKind, Limit, P2p, Path, PcieHop, PcieLink
+from multigpu.links import GpuPair, HopKind, Limit, P2p, Path, PcieBandwidth, PcieHop, PcieLink
 from multigpu.managed import ManagedFile, UnitState
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Mix",
     "P2p",
     "Path",
+    "PcieBandwidth",
     "PcieHop",
     "PcieLink",
     "RemappedRows",
@@ -78,9 +79,12 @@ class RemappedRows:
 class KernelEvent:
     """One event of the kernel log; lines of the same card, code and second are one event.
 
-    `kind` is xid, sxid, aer, pcie-bandwidth, off-the-bus, d3cold, oom or segfault. `code` is the
+    `kind` is xid, sxid, aer, dpc, pcie-bandwidth, off-the-bus, init-failed, device-handle,
+    api-mismatch, d3cold, oom, segfault, amdgpu-reset, amdgpu-timeout or amdgpu-ras. `code` is the
     Xid or SXid number. `address` is a PCI address (for an SXid that of the NVSwitch). `time` is as
     printed. `text` is the driver's message without prefix; `lines` counts what was grouped.
+    `fatal` is what the line says of itself (SXid, AER, NVLink 5 Xids). `uuid` is the GPU's when the
+    log names it. `pcie` belongs to pcie-bandwidth.
     """
 
     kind: str
@@ -92,6 +96,8 @@ class KernelEvent:
     process: str | None = None
     fatal: bool | None = None
     lines: int = 1
+    uuid: str | None = None
+    pcie: PcieBandwidth | None = None
 
 
 @dataclass(frozen=True)
@@ -176,11 +182,11 @@ class Host:
     not look at or may not see ("kernel log: needs root"), which is no fault of the machine.
     `simulated` is True when a tool on the host says that its GPUs are simulated; every screen
     repeats it. `virtualization` is the word of systemd-detect-virt, "none" on bare metal. `iommu`
-    is off, passthrough or translating. `left_out` are display functions that are no cards to plan with.
-    `module_license` tells the open kernel module ("Dual MIT/GPL") from the closed one ("NVIDIA");
-    `registry_dwords` are the driver's registry keys. `disk_free_mib` is that of /var/lib, where
-    models go. `paths` are those that the probe was asked for and found, directories too, without
-    their content. `uid` is that of the user the probe ran as.
+    is off, passthrough or translating. `left_out` are display functions that are no cards to plan
+    with. `module_license` tells the open kernel module ("Dual MIT/GPL") from the closed one
+    ("NVIDIA"); `registry_dwords` are the driver's registry keys. `disk_free_mib` is that of
+    /var/lib, where models go. `paths` are those that the probe was asked for and found,
+    directories too, without their content. `uid` is that of the user the probe ran as.
     """
 
     name: str

@@ -111,6 +111,24 @@ class PcieLink:
 
 
 @dataclass(frozen=True)
+class PcieBandwidth:
+    """What the kernel says of a device whose way to memory is slower than the device itself.
+
+    The line `N Gb/s available PCIe bandwidth, limited by ...` (Linux drivers/pci/pci.c,
+    `__pcie_print_link_status`). Rates are Gbit/s after encoding; `at` is the PCI address of the
+    limiting link, None in the line of a device that nothing limits.
+    """
+
+    gen: int | None = None
+    width: int | None = None
+    available_gbit_s: float | None = None
+    at: str | None = None
+    gen_capable: int | None = None
+    width_capable: int | None = None
+    capable_gbit_s: float | None = None
+
+
+@dataclass(frozen=True)
 class GpuPair:
     """One unordered pair, `a < b`. `nvlinks` counts NVLink links, 0 when there are none.
 
