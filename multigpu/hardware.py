@@ -116,7 +116,8 @@ class Gpu:
     A card that answers with an error keeps its row: `error` says what it said. `bar1_memory_mib` is
     the window through which peers reach the card; `resizable_bar` is True when it covers all VRAM.
     `nvlinks_gb_s` has one entry per NVLink, None for one that is inactive. ECC counts are volatile
-    (since the driver was loaded). `compute_partition` (SPX, CPX ...) and `memory_partition` (NPS1
+    (since the driver was loaded). `retired_pages` counts VRAM pages taken out for good (data-centre
+    cards before Ampere); pending ones go at the next reset. `compute_partition` (SPX, CPX ...) and `memory_partition` (NPS1
     ...) are AMD's. `unified_memory`: the GPU shares the processor's memory (GB10, GH200, MI300A).
     """
 
@@ -162,6 +163,9 @@ class Gpu:
     memory_partition: str | None = None
     unified_memory: bool | None = None
     render_node: str | None = None
+    memory_used_mib: int | None = None
+    retired_pages: int | None = None
+    retired_pages_pending: bool | None = None
 
 
 class Mix(StrEnum):
