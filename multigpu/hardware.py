@@ -117,8 +117,9 @@ class Gpu:
     the window through which peers reach the card; `resizable_bar` is True when it covers all VRAM.
     `nvlinks_gb_s` has one entry per NVLink, None for one that is inactive. ECC counts are volatile
     (since the driver was loaded). `retired_pages` counts VRAM pages taken out for good (data-centre
-    cards before Ampere); pending ones go at the next reset. `compute_partition` (SPX, CPX ...) and `memory_partition` (NPS1
-    ...) are AMD's. `unified_memory`: the GPU shares the processor's memory (GB10, GH200, MI300A).
+    cards before Ampere); pending ones go at the next reset. `compute_partition` (SPX, CPX ...) and
+    `memory_partition` (NPS1 ...) are AMD's. `unified_memory`: the GPU shares the processor's memory
+    (GB10, GH200, MI300A).
     """
 
     index: int
