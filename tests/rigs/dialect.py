@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Dialect:
-    """Releases by tool. `pasted`: a matrix copied from a terminal, blanks for tabs, no ANSI."""
+    """Releases by tool. `pasted`: a matrix copied from a terminal, blanks for tabs, no ANSI.
+
+    `log_prefix` is what stands before a kernel message (tests/rigs/kernel.py, PREFIXES).
+    """
 
     driver: str = "580.105.08"
     cuda: str = "13.0"
@@ -15,6 +18,7 @@ class Dialect:
     kernel: str = "6.8.0-60-generic"
     rocm: str = "6.4.1"
     pasted: bool = False
+    log_prefix: str = "dmesg"
 
     @property
     def branch(self) -> int:
