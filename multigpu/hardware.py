@@ -119,7 +119,8 @@ class Gpu:
     (since the driver was loaded). `retired_pages` counts VRAM pages taken out for good (data-centre
     cards before Ampere); pending ones go at the next reset. `compute_partition` (SPX, CPX ...) and
     `memory_partition` (NPS1 ...) are AMD's. `unified_memory`: the GPU shares the processor's memory
-    (GB10, GH200, MI300A).
+    (GB10, GH200, MI300A). `hip_index` is the number that HIP knows an AMD card by, its place among
+    the GPUs of KFD (integrated ones count); HIP_VISIBLE_DEVICES takes it.
     """
 
     index: int
@@ -164,6 +165,7 @@ class Gpu:
     memory_partition: str | None = None
     unified_memory: bool | None = None
     render_node: str | None = None
+    hip_index: int | None = None
     memory_used_mib: int | None = None
     retired_pages: int | None = None
     retired_pages_pending: bool | None = None
