@@ -12,7 +12,11 @@ Nothing is judged here. The document:
                of pseudonyms, never kept in a file), IOMMU group types with their counts
     disks      mount point -> free bytes
     pci        GPUs and every port above them: link, class, NUMA node, driver, error counters, BARs
-    processes  pid of every process that holds VRAM -> its cgroup
+    kfd        AMD: path below /sys/class/kfd/kfd/topology/nodes -> text; null without KFD
+    kfd_device state of /dev/kfd, null when it is not there
+    kfd_processes  pid of every process of KFD -> name, cgroup, and bytes of VRAM by gpu_id
+    amdgpu     PCI address of every AMD display function -> sysfs file of amdgpu -> text
+    processes  pid of every process that holds VRAM of an NVIDIA card -> its cgroup
     main_processes  MainPID of every unit of ours -> MULTIGPU_REVISION of its environment, and the
                Unix time at which it started
     managed    files of ours: sha256, size, mode, owner, mtime; content only for stamps of runtimes
@@ -67,6 +71,7 @@ COMMANDS: Tuple[Tuple[str, float], ...] = (
     ("nvidia-smi topo -p2p r", DRIVER_S),
     ("nvidia-smi topo -p2p w", DRIVER_S),
     ("nvidia-smi nvlink -s", DRIVER_S),
+    ("amd-smi static --json", TOOL_S),
     ("systemd-detect-virt", TOOL_S),
     ("systemctl --version", TOOL_S),
     ("modinfo -F license nvidia", TOOL_S),
@@ -369,6 +374,89 @@ def read_disks(root: str) -> Dict[str, Optional[int]]:
     return free
 
 
+# --- AMD -------------------------------------------------------------------------------------
+
+KFD = "/sys/class/kfd/kfd"
+KFD_FILES = (
+    "properties",
+    "gpu_id",
+    "name",
+    "io_links/*/properties",
+    "p2p_links/*/properties",
+    "mem_banks/*/properties",
+)
+AMDGPU_FILES = (
+    "mem_info_vram_total",
+    "mem_info_vram_used",
+    "mem_info_vis_vram_total",
+    "vbios_version",
+    "unique_id",
+    "revision",
+    "product_name",
+    "current_compute_partition",
+    "current_memory_partition",
+    "gpu_busy_percent",
+    "power_dpm_force_performance_level",
+    "xgmi_hive_info/xgmi_hive_id",
+    "ras/umc_err_count",
+)
+HWMON_FILES = (
+    "power1_cap",
+    "power1_cap_default",
+    "power1_cap_max",
+    "power1_average",
+    "power1_input",
+    "temp1_input",
+)
+
+
+def read_kfd(root: str) -> Optional[Dict[str, str]]:
+    """Nodes of KFD's topology with their links and memory banks; None without KFD."""
+    base = under(root, f"{KFD}/topology/nodes")
+    if not os.path.isdir(base):
+        return None
+    paths = [path for name in KFD_FILES for path in glob.glob(f"{base}/*/{name}")]
+    return texts({path[len(base) + 1 :]: path for path in sorted(paths)})
+
+
+def texts(paths: Dict[str, str]) -> Dict[str, str]:
+    """Name -> text of the files that can be read."""
+    found = {name: read_text(path) for name, path in paths.items()}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def read_kfd_processes(root: str) -> Dict[str, Dict[str, Any]]:
+    """Processes that use a GPU through KFD; a file `vram_<gpu_id>` says how many bytes it holds."""
+    found: Dict[str, Dict[str, Any]] = {}
+    for directory in sorted(glob.glob(under(root, f"{KFD}/proc/[0-9]*"))):
+        pid = os.path.basename(directory)
+        held = {path.rpartition("vram_")[2]: path for path in glob.glob(f"{directory}/vram_*")}
+        found[pid] = {
+            "name": read_text(under(root, f"/proc/{pid}/comm")),
+            "cgroup": read_text(under(root, f"/proc/{pid}/cgroup")),
+            "vram": texts(held),
+        }
+    return found
+
+
+def read_amdgpu(root: str) -> Dict[str, Dict[str, str]]:
+    """Files of amdgpu in sysfs by PCI address; `drm` names the render node."""
+    found: Dict[str, Dict[str, str]] = {}
+    for directory in sorted(glob.glob(under(root, "/sys/bus/pci/devices/*"))):
+        if read_text(f"{directory}/vendor") != "0x1002":
+            continue
+        if not (read_text(f"{directory}/class") or "").startswith(GPU_CLASSES):
+            continue
+        files = {name: f"{directory}/{name}" for name in AMDGPU_FILES}
+        for name in HWMON_FILES:
+            for path in glob.glob(f"{directory}/hwmon/hwmon*/{name}"):
+                files[name] = path
+        nodes = [os.path.basename(path) for path in glob.glob(f"{directory}/drm/renderD*")]
+        drm = {"drm": " ".join(sorted(nodes))} if nodes else {}
+        found[os.path.basename(directory)] = {**texts(files), **drm}
+    return found
+
+
 # --- what is ours ----------------------------------------------------------------------------
 
 
@@ -527,6 +615,10 @@ def capture(root: str, paths: Sequence[str], limit: float) -> Dict[str, Any]:
         "system": lambda: read_system(root),
         "disks": lambda: read_disks(root),
         "pci": lambda: read_pci(root),
+        "kfd": lambda: read_kfd(root),
+        "kfd_device": lambda: path_state(under(root, "/dev/kfd")) or None,
+        "kfd_processes": lambda: read_kfd_processes(root),
+        "amdgpu": lambda: read_amdgpu(root),
         "managed": lambda: read_managed(root),
         "paths": lambda: read_paths(root, paths),
     }
