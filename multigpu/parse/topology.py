@@ -1,95 +1,41 @@
-"""Readers of `nvidia-smi topo -m`, `topo -mp`, `topo -p2p r` and `nvlink -s`.
-
-The matrices come with tabs and ANSI underline from the tool, with spaces when pasted; network cards
-(NIC0, mlx5_0) and affinity columns stand beside the GPUs.
-"""
+"""How GPUs are connected: pairs from `nvidia-smi topo` and `nvidia-smi nvlink -s`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 
-from multigpu.hardware import GpuPair, P2p, Path
-from multigpu.parse.shape import number
+from multigpu.links import GpuPair, P2p, Path
+from multigpu.parse import nvlink
+from multigpu.parse.nvlink import read_nvlink
+from multigpu.parse.reading import ANSI, Kind
+from multigpu.parse.topo_matrix import Matrix, Topology, read_matrix, read_topologies
 
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-GPU_LABEL = re.compile(r"^GPU(\d{1,4})$", re.ASCII)
+__all__ = ["KINDS", "Topology", "read_matrix", "read_nvlink", "read_pairs", "read_topologies"]
+
 NVLINK_CELL = re.compile(r"^NV(\d{1,3})$", re.ASCII)
-NVLINK_GPU = re.compile(r"^GPU (\d{1,4}):", re.ASCII)
-NVLINK_LINK = re.compile(r"^\s*Link \d{1,3}:\s*(\S.*)$", re.ASCII)
-
-Matrix = dict[tuple[int, int], str]
 
 
-def read_matrix(text: str) -> Matrix:
-    """Cells of the first matrix in the text by (row GPU, column GPU), the diagonal left out."""
-    columns: list[str] = []
-    cells: Matrix = {}
-    for line in text.splitlines():
-        tokens = _tokens(line)
-        if not tokens or not GPU_LABEL.match(tokens[0]):
-            if columns and tokens[:1] == ["Legend:"]:
-                break
-            continue
-        if "X" in tokens:
-            cells.update(_row(tokens, columns))
-        elif columns:
-            break
-        else:
-            columns = tokens
-    return cells
-
-
-def _tokens(line: str) -> list[str]:
-    """Fields of one line; an empty field in the middle keeps its place when tabs part them."""
-    plain = ANSI.sub("", line)
-    fields = plain.split("\t") if "\t" in plain else plain.split()
-    stripped = [field.strip() for field in fields]
-    return stripped[1:] if stripped and not stripped[0] else stripped
-
-
-def _row(tokens: list[str], columns: list[str]) -> Matrix:
-    row = _gpu(tokens[0])
-    cells: Matrix = {}
-    for label, cell in zip(columns, tokens[1:], strict=False):
-        column = _gpu(label)
-        if row is not None and column is not None and column != row and cell:
-            cells[row, column] = cell
-    return cells
-
-
-def _gpu(label: str) -> int | None:
-    match = GPU_LABEL.match(label)
-    return int(match[1]) if match else None
-
-
-def read_nvlink(text: str) -> dict[int, tuple[float, ...]]:
-    """GPU index -> GB/s of each active link in one direction; empty where it has none.
-
-    A card without NVLink, with inactive links or in MIG mode prints a sentence instead of links.
-    """
-    links: dict[int, list[float]] = {}
-    index: int | None = None
-    for line in ANSI.sub("", text).splitlines():
-        if match := NVLINK_GPU.match(line.strip()):
-            index = int(match[1])
-            links.setdefault(index, [])
-        elif index is not None and (match := NVLINK_LINK.match(line)):
-            rate = number(match[1])
-            links[index] += [] if rate is None else [rate]
-    return {gpu: tuple(rates) for gpu, rates in links.items()}
-
-
-def read_pairs(topo: str, topo_pcie: str, p2p: str, nvlink: str) -> tuple[GpuPair, ...]:
+def read_pairs(
+    topo: str, topo_pcie: str, p2p: str, nvlink_s: str, p2p_write: str = ""
+) -> tuple[GpuPair, ...]:
     """One record per unordered pair of the GPUs that any matrix names.
 
-    `topo_pcie` (`topo -mp`) gives the PCIe class under an NVLink, which `topo -m` hides.
+    `topo_pcie` (`topo -mp`) gives the PCIe class under an NVLink, which `topo -m` hides. `p2p` and
+    `p2p_write` are the grants to read and to write.
     """
-    matrix, pcie, grants = read_matrix(topo), read_matrix(topo_pcie), read_matrix(p2p)
-    rates = read_nvlink(nvlink)
-    indices = sorted({index for pair in {**matrix, **pcie, **grants} for index in pair})
+    matrix, pcie = read_matrix(topo), read_matrix(topo_pcie)
+    reads, writes = read_matrix(p2p), read_matrix(p2p_write)
+    rates = read_nvlink(nvlink_s)
+    indices = sorted({index for pair in {**matrix, **pcie, **reads, **writes} for index in pair})
     return tuple(
-        _pair((a, b), _cell(matrix, a, b), _cell(pcie, a, b), _cell(grants, a, b), rates.get(a, ()))
+        replace(
+            _pair((a, b), _cell(matrix, a, b), _cell(pcie, a, b), rates.get(a, ())),
+            p2p_read=_grant(_cell(reads, a, b)),
+            p2p_write=_grant(_cell(writes, a, b)),
+        )
         for a, b in combinations(indices, 2)
     )
 
@@ -98,15 +44,12 @@ def _cell(cells: Matrix, a: int, b: int) -> str:
     return cells.get((a, b)) or cells.get((b, a)) or ""
 
 
-def _pair(
-    pair: tuple[int, int], cell: str, pcie: str, grant: str, rates: tuple[float, ...]
-) -> GpuPair:
+def _pair(pair: tuple[int, int], cell: str, pcie: str, rates: tuple[float, ...]) -> GpuPair:
     nvlinks = _nvlinks(cell)
     return GpuPair(
         *pair,
         path=_path(cell) or _path(pcie),
         nvlinks=nvlinks,
-        p2p_read=P2p(grant) if grant in set(P2p) else None,
         nvlink_gb_s=round(nvlinks * min(rates), 1) if nvlinks and rates else None,
     )
 
@@ -120,3 +63,61 @@ def _nvlinks(cell: str) -> int | None:
 
 def _path(cell: str) -> Path | None:
     return Path(cell) if cell in set(Path) else None
+
+
+def _grant(cell: str) -> P2p | None:
+    return P2p(cell) if cell in set(P2p) else None
+
+
+HEADER = re.compile(r"^[ \t]{1,16}GPU\d{1,4}(?:[ \t]|$)", re.ASCII | re.MULTILINE)
+GRANT_LEGEND = re.compile(r"^\s*CNS\s+=", re.MULTILINE)
+NVLINK_LEGEND = re.compile(r"^\s*NV#\s+=", re.MULTILINE)
+
+
+def _recognise(asked: str) -> Callable[[str], float]:
+    """Sure when the first matrix is of that kind; a text cut off before the header is none."""
+
+    def recognise(text: str) -> float:
+        plain = ANSI.sub("", text[:200_000])
+        if not HEADER.search(plain):
+            return 0.0
+        first = next(iter(read_topologies(plain).value), Topology())
+        return 0.9 if _kind_of(first, plain) == asked else 0.0
+
+    return recognise
+
+
+def _kind_of(topology: Topology, text: str) -> str:
+    """`-m` also for a text that could be `-mp`: without NVLinks and legend the two are alike."""
+    if topology.grants or (not topology.cells and GRANT_LEGEND.search(text)):
+        return "-p2p"
+    if topology.asked is not None:
+        return topology.asked
+    legend = "Legend:" in text and not NVLINK_LEGEND.search(text)
+    return "-mp" if legend and not any(map(NVLINK_CELL.match, topology.cells.values())) else "-m"
+
+
+KINDS = (
+    Kind(
+        "nvidia-smi-topo-m",
+        "how the GPUs are connected (topo -m)",
+        _recognise("-m"),
+        read_topologies,
+        "nvidia-smi topo -m",
+    ),
+    Kind(
+        "nvidia-smi-topo-mp",
+        "how the GPUs are connected through PCIe (topo -mp)",
+        _recognise("-mp"),
+        read_topologies,
+        "nvidia-smi topo -mp",
+    ),
+    Kind(
+        "nvidia-smi-topo-p2p",
+        "which GPUs may read each other's memory (topo -p2p)",
+        _recognise("-p2p"),
+        read_topologies,
+        "nvidia-smi topo -p2p r",
+    ),
+    nvlink.KIND,
+)

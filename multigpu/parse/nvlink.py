@@ -1,0 +1,86 @@
+"""Reader of `nvidia-smi nvlink -s`: the rate of every NVLink of every GPU.
+
+A card without NVLink, with inactive links or in MIG mode prints a sentence instead of links.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from multigpu.parse.reading import Kind, Lines, Reading, signature
+from multigpu.parse.shape import number
+
+GPU_LINE = re.compile(r"^\s*GPU (\d{1,4}):(.*)$", re.ASCII)
+UUID = re.compile(r"\(UUID: *([A-Za-z0-9-]{1,80})", re.ASCII)
+LINK_LINE = re.compile(r"^\s*Link \d{1,3}:(.*)$", re.ASCII)
+INACTIVE = re.compile(r"inactive", re.IGNORECASE)
+# What drivers 450 to 610 say of a card without rates.
+REFUSALS = re.compile(
+    r"does not have or support Nvlink|Unable to retrieve NVLink information|"
+    r"Nvlink queries are not supported|all links are inactive",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Nvlinks:
+    """The NVLinks of one GPU, in GB/s and in one direction; None for one that is inactive.
+
+    `refusal` is what the tool says instead of rates.
+    """
+
+    index: int
+    uuid: str | None = None
+    name: str | None = None
+    gb_s: tuple[float | None, ...] = ()
+    refusal: str | None = None
+
+
+def read_nvlink_status(text: str) -> Reading[tuple[Nvlinks, ...]]:
+    """Every GPU in the text; links before the first GPU's line stay unread."""
+    lines = Lines(text)
+    found: dict[int, Nvlinks] = {}
+    gpu: Nvlinks | None = None
+    for number_of_line, line in lines:
+        if match := GPU_LINE.match(line):
+            index, name = int(match[1]), match[2].partition(" (UUID")[0].strip()
+            uuid = UUID.search(match[2])
+            gpu = found.get(index, Nvlinks(index, uuid[1] if uuid else None, name or None))
+        elif gpu is None:
+            continue
+        elif match := LINK_LINE.match(line):
+            rate = _rate(match[1].strip())
+            if rate is None and not INACTIVE.search(match[1]):
+                continue
+            gpu = replace(gpu, gb_s=(*gpu.gb_s, rate))
+        elif REFUSALS.search(line):
+            gpu = replace(gpu, refusal=line.strip()[:200])
+        else:
+            continue
+        found[gpu.index] = gpu
+        lines.mark(number_of_line)
+    return lines.reading(tuple(found.values()))
+
+
+def _rate(cell: str) -> float | None:
+    """`25 GB/s`, `26.562 GB/s`; None for `<inactive>` and for any other unit."""
+    return number(cell) if cell.endswith("GB/s") else None
+
+
+def read_nvlink(text: str) -> dict[int, tuple[float, ...]]:
+    """GPU index -> GB/s of each active link in one direction; empty where it has none."""
+    found = read_nvlink_status(text).value
+    return {gpu.index: tuple(rate for rate in gpu.gb_s if rate is not None) for gpu in found}
+
+
+_GPU = r"^\s*GPU \d{1,4}: .{0,200}$"
+_LINK = r"^\s*Link \d{1,3}: (?:\d{1,4}(?:\.\d{1,6})? GB/s|<inactive>)"
+
+KIND = Kind(
+    "nvidia-smi-nvlink-s",
+    "rates of the NVLinks (nvlink -s)",
+    signature(_GPU, rf"{_LINK}|(?i:{REFUSALS.pattern})"),
+    read_nvlink_status,
+    "nvidia-smi nvlink -s",
+)
