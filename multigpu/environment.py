@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from multigpu.groups import nvlinked
+from multigpu.groups import bonded
 from multigpu.hardware import Host, P2p, Vendor
 from multigpu.placement import even
 from multigpu.plan import Candidate, ModelSpec, Setting, Strategy, Wish
@@ -38,12 +38,21 @@ def _devices(host: Host, chosen: Candidate) -> Iterator[Setting]:
     why = "the planned cards, in the planned order"
     if any(host.gpu(index).vendor is Vendor.AMD for index in chosen.gpus):
         # vLLM raises at import when HIP_ and CUDA_VISIBLE_DEVICES differ: exactly one is set.
-        yield Setting("HIP_VISIBLE_DEVICES", value, why)
+        numbers = ",".join(str(hip_number(host, index)) for index in chosen.gpus)
+        yield Setting("HIP_VISIBLE_DEVICES", numbers, f"{why}, as HIP numbers them")
         return
     yield Setting(
         "CUDA_DEVICE_ORDER", "PCI_BUS_ID", "indices mean the same as in nvidia-smi (NVML)"
     )
     yield Setting("CUDA_VISIBLE_DEVICES", value, why)
+
+
+def hip_number(host: Host, index: int) -> int:
+    """The number HIP knows a card by; where KFD did not tell, its place among the AMD cards."""
+    known = host.gpu(index).hip_index
+    if known is not None:
+        return known
+    return sum(gpu.vendor is Vendor.AMD and gpu.index < index for gpu in host.gpus)
 
 
 def granted(host: Host, gpus: tuple[int, ...]) -> bool:
@@ -59,13 +68,13 @@ def doubtful(host: Host, gpus: tuple[int, ...]) -> bool:
     passed while every peer path was a mirror and collectives hung (NVIDIA/nccl #2335).
     """
     virtual = host.virtualization not in (None, "", "none")
-    return virtual and granted(host, gpus) and not nvlinked(host, gpus)
+    return virtual and granted(host, gpus) and not bonded(host, gpus)
 
 
 def _peer_access(host: Host, chosen: Candidate) -> Iterator[Setting]:
     if doubtful(host, chosen.gpus):
         why = "peer access over PCIe in a virtual machine is granted without proof"
         yield Setting("NCCL_P2P_DISABLE", "1", why)
-    elif granted(host, chosen.gpus) and not nvlinked(host, chosen.gpus):
+    elif granted(host, chosen.gpus) and not bonded(host, chosen.gpus):
         why = "vLLM tests peer transfers once instead of trusting the driver's grant"
         yield Setting("VLLM_SKIP_P2P_CHECK", "0", why)

@@ -1,7 +1,8 @@
 """Which cards go together: classes of like cards, best-connected subsets, device order.
 
 A class is a set of cards that count as matched. On odd counts the best-connected subset is taken,
-not the first N: NV# before PIX, PXB, PHB, NODE and SYS, as `nvidia-smi topo -m` ranks them.
+not the first N: NVLink and XGMI before PIX, PXB, PHB, NODE and SYS (the classes of
+`nvidia-smi topo -m`).
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ def classes(gpus: Iterable[Gpu]) -> tuple[tuple[Gpu, ...], ...]:
 
 
 def distance(host: Host, a: int, b: int) -> int:
-    """0 over NVLink, 1 (PIX) to 5 (SYS), 6 when the topology was not seen."""
+    """0 over NVLink or XGMI, 1 (PIX) to 5 (SYS), 6 when the topology was not seen."""
     pair = host.pair(a, b)
     if pair is None:
         return UNKNOWN_DISTANCE
-    if pair.nvlinks:
+    if pair.bonded:
         return 0
     return DISTANCE[pair.path] if pair.path is not None else UNKNOWN_DISTANCE
 
@@ -56,14 +57,14 @@ def spread(host: Host, gpus: Sequence[int]) -> tuple[int, int]:
     return max(found, default=0), sum(found)
 
 
-def nvlinked(host: Host, gpus: Sequence[int]) -> bool:
-    """True when every pair has NVLink."""
+def bonded(host: Host, gpus: Sequence[int]) -> bool:
+    """True when every pair has a way of its own beside PCIe: NVLink, or XGMI on AMD."""
     return len(gpus) > 1 and spread(host, gpus)[0] == 0
 
 
 def slow(host: Host, gpus: Sequence[int]) -> bool:
-    """True when a pair talks across sockets, or a card has four lanes or fewer, without NVLink."""
-    if len(gpus) < 2 or nvlinked(host, gpus):
+    """True when a pair talks across sockets or a card has at most four lanes, and no bond helps."""
+    if len(gpus) < 2 or bonded(host, gpus):
         return False
     lanes = [host.gpu(index).pcie.width_current for index in gpus]
     narrow = any(width is not None and width <= NARROW_LANES for width in lanes)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import floor, log
 
-from multigpu.groups import capability_gap, nvlinked, slow
-from multigpu.hardware import Host, Mix, mix
+from multigpu.groups import bonded, capability_gap, slow
+from multigpu.hardware import Host, Mix, Vendor, mix
 from multigpu.labels import cards, label
 from multigpu.memory import headroom_tokens
 from multigpu.plan import Candidate, ModelSpec, Objective, Reason, Strategy
@@ -19,7 +19,7 @@ from multigpu.plan import Candidate, ModelSpec, Objective, Reason, Strategy
 # Milliseconds to read one GiB of weights at 1 TB/s (RTX 3090, 4090): the order is the same on
 # faster cards, where the all-reduces weigh a little more.
 READ_MS_PER_GIB = 1.07
-# One all-reduce of a decode step. Bridges and switches, two PCIe cards, more PCIe cards (vLLM's own
+# One all-reduce of a decode step. NVLink and XGMI, two PCIe cards, more PCIe cards (vLLM's own
 # kernel is off by design there), and paths across sockets or through four lanes.
 NVLINK_MS, PCIE_PAIR_MS, PCIE_MANY_MS, SLOW_MS = 0.010, 0.020, 0.030, 0.050
 ALL_REDUCES_PER_BLOCK = 2
@@ -46,7 +46,7 @@ def active_gib(model: ModelSpec) -> float:
 def all_reduce_ms(candidate: Candidate, host: Host) -> float:
     """One all-reduce inside a tensor parallel team."""
     team = candidate.gpus[: candidate.tensor_parallel_size]
-    if nvlinked(host, team):
+    if bonded(host, team):
         return NVLINK_MS
     if slow(host, team):
         return SLOW_MS
@@ -124,9 +124,16 @@ def strength(candidate: Candidate, host: Host, objective: Objective) -> Reason:
         return Reason("throughput-engines", found)
     if candidate.tensor_parallel_size > 1 and candidate.pipeline_parallel_size == 1:
         n = candidate.tensor_parallel_size
-        links = "over NVLink" if nvlinked(host, candidate.gpus[:n]) else "over PCIe"
+        links = f"over {links_name(host, candidate.gpus[:n])}"
         return Reason("tensor-parallel", f"each of {n} cards reads 1/{n} of the weights, {links}")
     return SIMPLE[candidate.strategy]
+
+
+def links_name(host: Host, team: tuple[int, ...]) -> str:
+    """What carries the traffic of a team: NVLink, XGMI or PCIe."""
+    if not bonded(host, team):
+        return "PCIe"
+    return "XGMI" if host.gpu(team[0]).vendor is Vendor.AMD else "NVLink"
 
 
 SIMPLE = {

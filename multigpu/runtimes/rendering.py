@@ -29,7 +29,7 @@ def replica_services(
         Service(
             name=wish.name if replicas == 1 else f"{wish.name}-{i}",
             argv=argv(wish.port + i),
-            environment=_environment(plan, plan.chosen.gpus[i * size : (i + 1) * size]),
+            environment=_environment(plan, i * size, (i + 1) * size),
             port=wish.port + i,
             health_path=health_path,
             gpus=plan.chosen.gpus[i * size : (i + 1) * size],
@@ -38,12 +38,16 @@ def replica_services(
     )
 
 
-def _environment(plan: Plan, gpus: tuple[int, ...]) -> tuple[Setting, ...]:
-    """A replica sees its own cards only; what the operator set stays as it is."""
+def _environment(plan: Plan, start: int, end: int) -> tuple[Setting, ...]:
+    """A replica sees its own cards only; what the operator set stays as it is.
+
+    The plan's setting lists the cards in the planned order, by the numbers of their runtime.
+    """
     if plan.chosen.replicas == 1:
         return plan.environment
-    value = ",".join(str(index) for index in gpus)
     return tuple(
-        replace(s, value=value) if s.name in VISIBLE and s.name not in plan.wish.env else s
+        replace(s, value=",".join(s.value.split(",")[start:end]))
+        if s.name in VISIBLE and s.name not in plan.wish.env
+        else s
         for s in plan.environment
     )
