@@ -1,222 +1,212 @@
-"""Readers of `nvidia-smi -q -x` (drivers 418 to 610) and of its small CSV query.
+"""Reader of `nvidia-smi -q -x` (drivers 418 to 610; DTD v10 to v13).
 
-Element names repeat under different parents (`total` stands in fb, bar1, ecc and MIG), so paths are
-always whole. A card whose block cannot be read, or that the driver has lost, keeps its row.
+A card whose block cannot be read, or that the driver has lost, keeps its row; a document that is
+cut gives what stood before the cut.
 """
 
 from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any, cast
 
-from multigpu.hardware import Gpu, GpuProcess, PcieLink
-from multigpu.parse import pci
-from multigpu.parse.shape import number, whole, word
+from multigpu.parse.architectures import compute_capability
+from multigpu.parse.nvidia_card import Card, Cells, Query, count, gpu, version
+from multigpu.parse.nvidia_csv import Numbered, read_numbers
+from multigpu.parse.nvidia_lost import HANDLE, read_refusals, with_refused
+from multigpu.parse.reading import Kind, Reading, Unread
+from multigpu.parse.shape import text as valid
+from multigpu.parse.shape import word
 
-LOST = re.compile(r"GPU is lost|GPU requires reset")
+__all__ = [
+    "KINDS",
+    "Numbered",
+    "Query",
+    "compute_capability",
+    "read_numbers",
+    "read_query",
+    "read_refusals",
+    "read_xml",
+]
+
 GPU_BLOCK = re.compile(r'<gpu id="([^"<>]{1,40})">(.*?)(</gpu>|(?=<gpu id=)|\Z)', re.DOTALL)
-HANDLE = re.compile(r"Unable to determine the device handle for GPU\s*([0-9A-Fa-f:.]+):\s*(.+)")
+ROOT, END = "<nvidia_smi_log", "</nvidia_smi_log>"
+PROLOGUE = re.compile(r"\s*(?:<\?xml|<!DOCTYPE|<!--)")
 
-# What `product_architecture` says, where the driver is too old to be asked for compute_cap, and the
-# exceptions by product name (CUDA programming guide, table of compute capabilities).
-ARCHITECTURES: dict[str, tuple[int, int]] = {
-    "Maxwell": (5, 2),
-    "Pascal": (6, 1),
-    "Volta": (7, 0),
-    "Turing": (7, 5),
-    "Ampere": (8, 6),
-    "Ada Lovelace": (8, 9),
-    "Hopper": (9, 0),
-    "Blackwell": (12, 0),
-}
-EXCEPTIONS: tuple[tuple[str, str, tuple[int, int]], ...] = (
-    ("Pascal", r"\bP100\b", (6, 0)),
-    ("Ampere", r"\b(A100|A800|A30|CMP 170HX)", (8, 0)),
-    ("Blackwell", r"\bG?B[12]00\b", (10, 0)),
-    ("Blackwell", r"\bG?B300\b", (10, 3)),
-    ("Blackwell", r"\bGB10\b", (12, 1)),
-)
+# Hundreds of elements that nobody plans with, and processes that have ended.
+PASSED_OVER = {"supported_clocks", "accounted_processes"}
+DEEPEST = 8
 
-
-@dataclass(frozen=True)
-class Query:
-    """What one `nvidia-smi -q -x` says. Cards stand in the order printed; `index` counts them."""
-
-    driver: str | None = None
-    cuda: str | None = None
-    gpus: tuple[Gpu, ...] = ()
-    simulated: bool = False
-    whole: bool = False
+CUT = "its part of nvidia-smi -q -x cannot be read to its end"
 
 
 def read_query(text: str) -> Query:
-    """The XML of `nvidia-smi -q -x`, also when it was cut or has a warning printed around it."""
-    body = _body(text)
+    """The XML of `nvidia-smi -q -x`, also when it was cut or has a warning printed around it.
+
+    Cards without a handle have no row here; `read_refusals` names them.
+    """
+    return _read(text)[0]
+
+
+def read_xml(text: str) -> Reading[Query]:
+    """The same with a row for every card that the driver has no handle of.
+
+    `unread` are lines around the document, and where it, or a card's block, broke off.
+    """
+    query, unread = _read(text)
+    lines = sum(bool(line.strip()) for line in text.split("\n"))
+    return Reading(with_refused(query, text, numbered=False), tuple(unread), lines)
+
+
+def _read(text: str) -> tuple[Query, list[Unread]]:
+    text = valid(text) or ""
+    start, end = _extent(text)
+    body = text[start:end]
+    unread = _around(text, start, end)
     root = _parse(body)
     if root is None:
-        return _read_pieces(body, "<!-- simulated" in text)
-    blocks = root.findall("gpu")
-    return Query(
-        driver=_word(root, "driver_version"),
-        cuda=_word(root, "cuda_version"),
-        gpus=tuple(_gpu(index, block) for index, block in enumerate(blocks)),
+        cards, broken = _pieces(body)
+        line = text.count("\n", 0, start)
+        unread += [Unread(line + found.line, found.text) for found in broken]
+    else:
+        cards = [(block.get("id"), _card(block)) for block in root.iterfind("gpu")]
+    query = Query(
+        driver=version(_head(body, "kmd_version")) or version(_head(body, "driver_version")),
+        cuda=version(_head(body, "cuda_umd_version")) or version(_head(body, "cuda_version")),
+        gpus=tuple(gpu(index, card, bus_id) for index, (bus_id, card) in enumerate(cards)),
         simulated="<!-- simulated" in text,
-        whole=True,
+        whole=root is not None,
+        attached_gpus=count(_head(body, "attached_gpus")),
+        timestamp=_head(body, "timestamp"),
     )
+    return query, sorted(unread, key=lambda found: found.line)
 
 
-def _body(text: str) -> str:
-    """From the root element on: nvidia-smi prints warnings (infoROM) after and before the XML."""
-    start, end = text.find("<nvidia_smi_log"), text.rfind("</nvidia_smi_log>")
+def _extent(text: str) -> tuple[int, int]:
+    """From the root element on: nvidia-smi prints warnings (infoROM) after and before the XML.
+
+    A pasted part without the root begins at its first card.
+    """
+    start, end = text.find(ROOT), text.rfind(END)
     if start < 0:
-        return ""
-    return text[start : end + len("</nvidia_smi_log>")] if end > start else text[start:]
+        first = GPU_BLOCK.search(text)
+        start = first.start() if first else len(text)
+    return start, end + len(END) if end > start else len(text)
+
+
+def _around(text: str, start: int, end: int) -> list[Unread]:
+    """Lines before and after the document; those that tell of a lost card are understood."""
+    behind = text.count("\n", 0, end)
+    outside = [(i, line) for i, line in enumerate(text[:start].split("\n"), 1)]
+    outside += [(behind + i, line) for i, line in enumerate(text[end:].split("\n"), 1)]
+    return [
+        Unread(number, line)
+        for number, line in outside
+        if line.strip() and not PROLOGUE.match(line) and not HANDLE.search(line)
+    ]
 
 
 def _parse(body: str) -> ET.Element | None:
     """No DTD reaches this parser: the text begins at the root element."""
     try:
-        return ET.fromstring(body)
+        root = ET.fromstring(body)
     except (ET.ParseError, ValueError):
         return None
+    return root if root.tag == "nvidia_smi_log" else None
 
 
-def _read_pieces(body: str, simulated: bool) -> Query:
+def _pieces(body: str) -> tuple[list[tuple[str | None, Card]], list[Unread]]:
     """Card by card, for a document that is cut or has garbage in one card's block."""
-    cards = []
-    for index, (bus_id, inside, end) in enumerate(GPU_BLOCK.findall(body)):
-        block = _parse(f"<gpu>{inside}</gpu>") if end == "</gpu>" else None
-        if block is None:
-            error = "its part of nvidia-smi -q -x cannot be read"
-            cards.append(Gpu(index, pci_bus_id=pci.address(bus_id), error=error))
-        else:
-            block.set("id", bus_id)
-            cards.append(_gpu(index, block))
-    return Query(
-        driver=_between(body, "driver_version"),
-        cuda=_between(body, "cuda_version"),
-        gpus=tuple(cards),
-        simulated=simulated,
-    )
+    cards: list[tuple[str | None, Card]] = []
+    broken: list[Unread] = []
+    lines = body.split("\n")
+    for match in GPU_BLOCK.finditer(body):
+        block, line = _begun(f"<gpu>{match[2]}", closed=match[3] == "</gpu>")
+        card = _card(block) if block is not None else Card()
+        if line is not None:
+            card.cut = CUT
+            number = body.count("\n", 0, match.start()) + line
+            broken.append(Unread(number, lines[min(number, len(lines)) - 1]))
+        cards.append((match[1], card))
+    if not cards and body:
+        broken.append(Unread(len(lines), lines[-1]))
+    return cards, broken
 
 
-def _between(body: str, name: str) -> str | None:
-    match = re.search(rf"<{name}>([^<]*)</{name}>", body)
+def _begun(block: str, closed: bool) -> tuple[ET.Element | None, int | None]:
+    """The elements up to the first fault, and the line of the fault, None for a sound block."""
+    parser: ET.XMLPullParser[Any] = ET.XMLPullParser(("start",))
+    parser.feed(block + ("</gpu>" if closed else ""))
+    root: ET.Element | None = None
+    line: int | None = None
+    try:
+        for _, element in cast("Iterator[tuple[str, ET.Element]]", parser.read_events()):
+            root = element if root is None else root
+    except ET.ParseError as error:
+        line = error.position[0]
+    if line is None and not closed:
+        line = block.count("\n") + 1
+    return root, line
+
+
+def _head(body: str, name: str) -> str | None:
+    """An element above the cards."""
+    match = re.search(rf"<{name}>([^<]{{0,200}})</{name}>", body.partition("<gpu")[0])
     return word(match[1]) if match else None
 
 
-def _gpu(index: int, block: ET.Element) -> Gpu:
-    name = _word(block, "product_name")
-    error = _error(block)
-    return Gpu(
-        index=index,
-        uuid=_word(block, "uuid"),
-        name=name,
-        memory_mib=_whole(block, "fb_memory_usage/total"),
-        memory_free_mib=_whole(block, "fb_memory_usage/free"),
-        memory_reserved_mib=_whole(block, "fb_memory_usage/reserved"),
-        pci_bus_id=pci.address(block.get("id") or "") or pci.address(_word(block, BUS_ID) or ""),
-        pcie=_link(block),
-        compute_capability=compute_capability(_word(block, "product_architecture"), name),
-        power_limit_w=_power(block, "current_power_limit", "power_limit"),
-        power_limit_default_w=_power(block, "default_power_limit", "default_power_limit"),
-        ecc=_switch(block, "ecc_mode/current_ecc"),
-        mig=_switch(block, "mig_mode/current_mig"),
-        # display_attached reads Yes on H100 and L40S boards without a connector (drivers 580, 595).
-        display_attached=_switch(block, "display_active"),
-        processes=_processes(block),
-        error=error,
-    )
+def _card(block: ET.Element) -> Card:
+    card = Card()
+    for child in block:
+        if child.tag == "processes":
+            card.processes = [_cells(info) for info in child.iterfind("process_info")]
+        elif child.tag == "mig_devices":
+            card.slices = [_cells(device) for device in child.iterfind("mig_device")]
+        elif child.tag not in PASSED_OVER:
+            _fill(card.cells, child, child.tag, DEEPEST)
+    return card
 
 
-BUS_ID = "pci/pci_bus_id"
+def _cells(element: ET.Element) -> Cells:
+    cells: Cells = {}
+    for child in element:
+        _fill(cells, child, child.tag, DEEPEST)
+    return cells
 
 
-def _error(block: ET.Element) -> str | None:
-    """Why this card cannot be used, in the driver's words; None for a card that answers."""
-    for element in block.iter():
-        if element.text and (match := LOST.search(element.text)):
-            return match[0]
-    action = _word(block, "gpu_recovery_action")
-    if action and re.search(r"reset|reboot", action, re.IGNORECASE):
-        return f"the driver asks for: {action}"
-    if _whole(block, "fb_memory_usage/total") is None:
-        return "the driver does not tell its memory"
-    return None
+def _fill(cells: Cells, element: ET.Element, path: str, deeper: int) -> None:
+    """Path -> text of every element without children; the first of a name wins."""
+    if len(element) == 0:
+        cells.setdefault(path, (element.text or "").strip())
+    elif deeper:
+        for child in element:
+            _fill(cells, child, f"{path}/{child.tag}", deeper - 1)
 
 
-def _link(block: ET.Element) -> PcieLink:
-    base = "pci/pci_gpu_link_info"
-    return PcieLink(
-        gen_current=_whole(block, f"{base}/pcie_gen/current_link_gen"),
-        gen_max=_whole(block, f"{base}/pcie_gen/max_link_gen"),
-        width_current=_whole(block, f"{base}/link_widths/current_link_width"),
-        width_max=_whole(block, f"{base}/link_widths/max_link_width"),
-    )
+DOCUMENT = re.compile(r"^\s{0,40}<nvidia_smi_log\b", re.MULTILINE)
+BLOCK = re.compile(r'^\s{0,40}<gpu id="[0-9A-Fa-f:.]{7,20}">', re.MULTILINE)
+ELEMENT = re.compile(
+    r"</(?:fb_memory_usage|bar1_memory_usage|pci_gpu_link_info|(?:gpu_)?power_readings|"
+    r"clocks_(?:event|throttle)_reasons|product_name|mig_mode|ecc_mode|nvidia_smi_log)>"
+)
 
 
-def _power(block: ET.Element, new: str, old: str) -> float | None:
-    """Watts from gpu_power_readings (driver 535 and newer) or power_readings (older)."""
-    value = number(_word(block, f"gpu_power_readings/{new}"))
-    return value if value is not None else number(_word(block, f"power_readings/{old}"))
+def recognise(text: str) -> float:
+    """By the root element, a card's element, or an element that only this document has."""
+    if DOCUMENT.search(text[:200_000]):
+        return 1.0
+    if BLOCK.search(text[:200_000]):
+        return 0.95
+    return 0.9 if ELEMENT.search(text[:200_000]) else 0.0
 
 
-def _processes(block: ET.Element) -> tuple[GpuProcess, ...]:
-    found = []
-    for info in block.findall("processes/process_info"):
-        pid = _whole(info, "pid")
-        if pid is not None:
-            name, used = _word(info, "process_name"), _whole(info, "used_memory")
-            found.append(GpuProcess(pid, name, used))
-    return tuple(found)
-
-
-def _word(element: ET.Element, path: str) -> str | None:
-    return word(element.findtext(path))
-
-
-def _whole(element: ET.Element, path: str) -> int | None:
-    return whole(_word(element, path))
-
-
-def _switch(element: ET.Element, path: str) -> bool | None:
-    return {"Enabled": True, "Disabled": False}.get(_word(element, path) or "")
-
-
-def compute_capability(architecture: str | None, name: str | None) -> tuple[int, int] | None:
-    """By architecture and product name; None for an architecture that is not in the table."""
-    for family, pattern, capability in EXCEPTIONS:
-        if family == architecture and re.search(pattern, name or ""):
-            return capability
-    return ARCHITECTURES.get(architecture or "")
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """One row of `--query-gpu=index,pci.bus_id,compute_cap`."""
-
-    index: int
-    compute_capability: tuple[int, int] | None
-
-
-def read_numbers(csv: str) -> dict[str, Numbered]:
-    """PCI address -> NVML index and compute capability; lines of another shape are passed over."""
-    found: dict[str, Numbered] = {}
-    for line in csv.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        index, bus_id = whole(cells[0]), pci.address(cells[1]) if len(cells) == 3 else None
-        if index is not None and bus_id is not None:
-            match = re.fullmatch(r"(\d{1,3})\.(\d{1,2})", cells[2], re.ASCII)
-            found[bus_id] = Numbered(index, (int(match[1]), int(match[2])) if match else None)
-    return found
-
-
-def read_refusals(text: str) -> dict[str, str]:
-    """PCI address -> the driver's words for cards that nvidia-smi has no handle of."""
-    refusals = {}
-    for where, words in HANDLE.findall(text):
-        bus_id = pci.address(where) if ":" in where else None
-        if bus_id is not None:
-            refusals[bus_id] = words.strip()
-    return refusals
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "nvidia-smi-q-x",
+        "nvidia-smi's XML of every card",
+        recognise,
+        read_xml,
+        "nvidia-smi -q -x",
+    ),
+)
