@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multigpu.errors import CaptureError
 from multigpu.hardware import Host, P2p, Path, Vendor
 from multigpu.host import probe
-from multigpu.parse import capture, cards
+from multigpu.parse import amd_cards, capture, cards
 from multigpu.parse.capture import read
 from tests.hosts import captured
 
@@ -61,7 +61,7 @@ def test_the_probe_and_the_reader_agree_on_schema_end_and_commands() -> None:
     asked = {command for command, _ in probe.COMMANDS}
     wanted = {cards.QUERY, cards.NUMBERS, capture.TOPOLOGY, capture.TOPOLOGY_PCIE}
     wanted |= {capture.P2P_READ, capture.P2P_WRITE, capture.NVLINK, capture.LICENSE}
-    wanted |= {capture.VIRTUALIZATION, capture.SYSTEMCTL}
+    wanted |= {capture.VIRTUALIZATION, capture.SYSTEMCTL, amd_cards.STATIC}
     assert asked == wanted
     assert capture.LSPCI == probe.LSPCI
     assert (probe.SCHEMA, probe.END) == (capture.SCHEMA, capture.END)

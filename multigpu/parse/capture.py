@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from multigpu.errors import CaptureError
-from multigpu.hardware import Gpu, Host
-from multigpu.parse import pci, topology, units
-from multigpu.parse.cards import QUERY, Cards, read_cards
-from multigpu.parse.shape import Tool, items, mapping, text, tool
+from multigpu.hardware import Gpu, GpuPair, Host, Vendor
+from multigpu.parse import kernel, lspci, pci, topology, units
+from multigpu.parse.cards import NVLINK, QUERY, TOPOLOGY, Cards, read_cards
+from multigpu.parse.shape import Tool, items, mapping, text, tool, word
 from multigpu.parse.system import System, read_system
+from multigpu.parse.topo_matrix import read_topology
 
 SCHEMA = 1
 END = "multigpu-capture-end"
 
-TOPOLOGY = "nvidia-smi topo -m"
 TOPOLOGY_PCIE = "nvidia-smi topo -mp"
 P2P_READ = "nvidia-smi topo -p2p r"
 P2P_WRITE = "nvidia-smi topo -p2p w"
-NVLINK = "nvidia-smi nvlink -s"
 VIRTUALIZATION = "systemd-detect-virt"
 SYSTEMCTL = "systemctl --version"
 UNITS = "systemctl show"
 LICENSE = "modinfo -F license nvidia"
 LSPCI = "lspci -vvv -D -nn"
 KERNEL_LOG = "journalctl -k"
+
+# What a folder of saved outputs should hold, so that nothing has to stay unknown.
+PARTS = (QUERY, TOPOLOGY, P2P_READ, NVLINK, LSPCI, KERNEL_LOG)
 
 BEGIN = re.compile(r'\{\s*"schema"\s*:')
 
@@ -74,33 +77,70 @@ def host(captured: dict[str, object], name: str) -> Host:
     """The machine in a whole document; parts that are missing or misshapen stay None."""
     tools = mapping(captured.get("tools"))
     system = read_system(captured, tool(tools, VIRTUALIZATION), tool(tools, SYSTEMCTL))
-    devices = pci.tree(captured.get("pci"))
-    cards = read_cards(tools, devices, captured.get("processes"), system.virtualization)
-    pairs = topology.read_pairs(
-        *(tool(tools, command).stdout for command in (TOPOLOGY, TOPOLOGY_PCIE, P2P_READ, NVLINK))
-    )
+    listing = lspci.read_lspci(tool(tools, LSPCI).stdout).value
+    devices = pci.merged(pci.tree(captured.get("pci")), listing.tree)
+    cards = read_cards(captured, devices, system.virtualization)
     known = {gpu.index for gpu in cards.gpus}
+    files = mapping(captured.get("files"))
     facts = {**asdict(system), "driver": cards.driver or system.driver}
     return Host(
         name=name,
         gpus=cards.gpus,
-        pairs=tuple(pair for pair in pairs if {pair.a, pair.b} <= known),
+        pairs=(*(pair for pair in _pairs(tools) if {pair.a, pair.b} <= known), *cards.pairs),
         cuda=cards.cuda,
         units=units.read_units(tool(tools, UNITS).stdout, captured.get("main_processes")),
         files=units.read_files(captured.get("managed")),
         paths=units.read_paths(captured.get("paths")),
         simulated=cards.simulated or captured.get("simulated") is True,
+        left_out=(*pci.left_out(devices), *cards.left_out),
+        kernel_events=kernel.read_kernel(tool(tools, KERNEL_LOG).stdout).value,
+        nics=read_topology(tool(tools, TOPOLOGY).stdout).nics,
+        product=word(text(files.get("/sys/class/dmi/id/product_name"))),
+        module_license=word(tool(tools, LICENSE).stdout),
+        registry_dwords=registry_dwords(text(files.get("/proc/driver/nvidia/params"))),
+        unseen=tuple(unseen(captured, tools, system, cards)),
         problems=(*cards.problems, *_blind_spots(captured, tools, system, cards)),
         **facts,
     )
+
+
+def _pairs(tools: dict[str, object]) -> tuple[GpuPair, ...]:
+    """What nvidia-smi says of every pair."""
+    commands = (TOPOLOGY, TOPOLOGY_PCIE, P2P_READ, NVLINK, P2P_WRITE)
+    return topology.read_pairs(*(tool(tools, command).stdout for command in commands))
+
+
+def registry_dwords(params: str | None) -> str | None:
+    """The driver's registry keys, `RegistryDwords: "a=1;b=2"` of /proc/driver/nvidia/params."""
+    match = re.search(r'^RegistryDwords: "([^"\n]{1,2000})"', params or "", re.MULTILINE)
+    return match[1] if match else None
+
+
+def unseen(
+    captured: dict[str, object], tools: dict[str, object], system: System, cards: Cards
+) -> Iterator[str]:
+    """What was not looked at, or may not be seen by this user; no fault of the machine."""
+    several = len([gpu for gpu in cards.gpus if gpu.error is None]) > 1
+    if captured.get("partial") is True:
+        yield from (command for command in PARTS if tool(tools, command).missing)
+        return
+    log, listing = tool(tools, KERNEL_LOG), tool(tools, LSPCI)
+    if not log.ok or (not log.stdout.strip() and system.uid != 0 and not log.missing):
+        yield f"kernel log ({'needs root' if system.uid else 'not readable'})"
+    if several and listing.missing:
+        yield "ACS on the way between the cards (lspci is not installed)"
+    elif several and system.uid != 0:
+        yield "ACS on the way between the cards (lspci needs root)"
 
 
 def _blind_spots(
     captured: dict[str, object], tools: dict[str, object], system: System, cards: Cards
 ) -> tuple[str, ...]:
     """What else the probe could not see, one sentence each."""
+    if captured.get("partial") is True:
+        return ()
     found = []
-    usable = [gpu for gpu in cards.gpus if gpu.error is None]
+    usable = [g for g in cards.gpus if g.error is None and g.vendor is Vendor.NVIDIA]
     if len(usable) > 1 and tool(tools, QUERY).ok:
         found += _blind_topology(tool(tools, TOPOLOGY), usable)
     if system.systemd is None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from multigpu.hardware import Gpu, PcieLink, Vendor
-from multigpu.parse import nvidia, pci
+from multigpu.hardware import Gpu, GpuPair, LeftOut, PcieLink
+from multigpu.parse import nvidia, other_outputs, pci
+from multigpu.parse.amd_cards import amd_cards
+from multigpu.parse.nvlink import read_nvlink_status
 from multigpu.parse.shape import Tool, mapping, text, tool
 from multigpu.parse.system import is_virtual_machine
+from multigpu.parse.topo_matrix import read_topology
 from multigpu.parse.units import unit_of
 
 QUERY = "nvidia-smi -q -x"
+TOPOLOGY = "nvidia-smi topo -m"
+NVLINK = "nvidia-smi nvlink -s"
 NUMBERS = "nvidia-smi --query-gpu=index,pci.bus_id,compute_cap --format=csv,noheader"
 
 
@@ -24,32 +29,38 @@ class Cards:
     cuda: str | None
     simulated: bool
     problems: tuple[str, ...]
+    pairs: tuple[GpuPair, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
-def read_cards(
-    tools: dict[str, object], devices: pci.Tree, processes: object, virtualization: str | None
-) -> Cards:
-    """Every GPU that the driver lists or that PCI shows.
+def read_cards(captured: dict[str, object], devices: pci.Tree, virtualization: str | None) -> Cards:
+    """Every GPU that a driver lists or that PCI shows.
 
-    A card that only PCI shows (lost, bound to another driver, no driver at all, AMD) is a row with
-    an error. Indices are those of NVML; rows that NVML does not know take the ones left over.
+    A card that only PCI shows (lost, bound to another driver, no driver at all) is a row with an
+    error. Indices are those of NVML; rows that NVML does not know take the ones left over, and AMD
+    cards follow. `pairs` are those of AMD cards.
     """
-    query = tool(tools, QUERY)
+    tools = mapping(captured.get("tools"))
+    query, emulated = tool(tools, QUERY), is_virtual_machine(virtualization)
     listed, numbered = _listed(tools, query, devices)
-    on_bus = pci.gpus(devices)
-    unlisted = _unlisted(on_bus, listed, query)
-    cgroups = {pid: text(cgroup) for pid, cgroup in mapping(processes).items()}
-    emulated = is_virtual_machine(virtualization)
-    gpus = [
-        _placed(_attributed(gpu, cgroups), devices, emulated)
-        for gpu in (*numbered, *_fill_indices(numbered, unlisted))
-    ]
+    on_bus = tuple(d for d in pci.gpus(devices) if d.vendor == NVIDIA_ID)
+    rows = (*numbered, *_fill_indices(numbered, _unlisted(on_bus, listed, query)))
+    processes = mapping(captured.get("processes"))
+    cgroups = {pid: text(cgroup) for pid, cgroup in processes.items()}
+    gpus = [_placed(_attributed(gpu, cgroups), devices, emulated) for gpu in _linked(rows, tools)]
+    first = max((gpu.index for gpu in gpus), default=-1) + 1
+    amd = amd_cards(captured, devices, first, emulated)
+    problems = amd.problems if amd.gpus and not gpus else ()
+    if gpus or not amd.gpus:
+        problems = (*_problems(query, listed, on_bus, captured), *amd.problems)
     return Cards(
-        gpus=tuple(sorted(gpus, key=lambda gpu: gpu.index)),
+        gpus=(*sorted(gpus, key=lambda gpu: gpu.index), *amd.gpus),
         driver=listed.driver,
         cuda=listed.cuda,
         simulated=listed.simulated,
-        problems=tuple(_problems(query, listed, on_bus)),
+        problems=tuple(problems),
+        pairs=amd.pairs,
+        left_out=amd.left_out,
     )
 
 
@@ -68,11 +79,33 @@ def _listed(
         listed = _joined(listed, [single for single in singles if single.gpus])
         held = [d.address for d in pci.gpus(devices) if d.driver in ("nvidia", None)]
         order = {name: index for index, name in enumerate(held)}
+    listed = other_outputs.completed(listed, tools)
     numbers = nvidia.read_numbers(tool(tools, NUMBERS).stdout)
     return listed, _numbered(listed.gpus, order, numbers)
 
 
+def _linked(gpus: Iterable[Gpu], tools: dict[str, object]) -> tuple[Gpu, ...]:
+    """The cards with what matrices know of each alone: NVLink rates, CPU affinity, NUMA node."""
+    rates = {g.index: g.gb_s for g in read_nvlink_status(tool(tools, NVLINK).stdout).value}
+    matrix = read_topology(tool(tools, TOPOLOGY).stdout)
+    return tuple(
+        replace(
+            gpu,
+            nvlinks_gb_s=rates.get(gpu.index, gpu.nvlinks_gb_s),
+            cpu_affinity=matrix.cpu_affinity.get(gpu.index),
+            numa_node=only_node(matrix.numa_affinity.get(gpu.index)),
+        )
+        for gpu in gpus
+    )
+
+
+def only_node(affinity: str | None) -> int | None:
+    """The node of a `NUMA Affinity` cell; None for a range, which names no single one."""
+    return int(affinity) if affinity and affinity.isascii() and affinity.isdecimal() else None
+
+
 SINGLE = f"{QUERY} -i "
+NVIDIA_ID = "0x10de"
 
 
 def _joined(listed: nvidia.Query, singles: list[nvidia.Query]) -> nvidia.Query:
@@ -104,11 +137,13 @@ def _numbered(
 def _unlisted(on_bus: tuple[pci.Device, ...], listed: nvidia.Query, query: Tool) -> tuple[Gpu, ...]:
     """Cards on PCI that the driver does not list, each with the reason as far as it is known."""
     seen = {gpu.pci_bus_id for gpu in listed.gpus}
+    if None in seen:  # a list without addresses (nvidia-smi -L): nothing can be told apart
+        return ()
     refused = nvidia.read_refusals(query.stdout + "\n" + query.stderr)
     return tuple(
         Gpu(
             index=0,
-            vendor=pci.VENDORS[device.vendor or ""],
+            name=device.name,
             pci_bus_id=device.address,
             error=_why_unlisted(device, listed, query, refused),
         )
@@ -120,10 +155,10 @@ def _unlisted(on_bus: tuple[pci.Device, ...], listed: nvidia.Query, query: Tool)
 def _why_unlisted(
     device: pci.Device, listed: nvidia.Query, query: Tool, refused: dict[str, str]
 ) -> str:
-    if pci.VENDORS[device.vendor or ""] is Vendor.AMD:
-        return "AMD cards are read from PCI only, and no plan uses them yet"
     if device.address in refused:
         return f"the driver has no handle of it: {refused[device.address]}"
+    if device.dead:
+        return "it does not answer on PCI"
     if device.driver not in ("nvidia", None):
         return f"bound to the kernel driver {device.driver}, not to nvidia"
     if listed.gpus:
@@ -155,13 +190,29 @@ def _placed(gpu: Gpu, devices: pci.Tree, emulated: bool) -> Gpu:
     """The card with what sysfs knows of its slot."""
     if gpu.pci_bus_id is None or gpu.pci_bus_id not in devices:
         return gpu
+    device = devices[gpu.pci_bus_id]
     link: PcieLink = pci.link(devices, gpu.pci_bus_id, gpu.pcie, emulated)
-    return replace(gpu, pcie=link, numa_node=devices[gpu.pci_bus_id].numa_node)
+    bar1_mib = gpu.bar1_memory_mib or device.vram_bar_mib
+    known = gpu.resizable_bar
+    return replace(
+        gpu,
+        pcie=link,
+        numa_node=device.numa_node if device.numa_node is not None else gpu.numa_node,
+        cpu_affinity=gpu.cpu_affinity or device.local_cpulist,
+        bar1_memory_mib=bar1_mib,
+        resizable_bar=pci.resizable_bar(gpu.memory_mib, bar1_mib, emulated)
+        if known is None
+        else known,
+    )
 
 
-def _problems(query: Tool, listed: nvidia.Query, on_bus: tuple[pci.Device, ...]) -> Iterable[str]:
+def _problems(
+    query: Tool, listed: nvidia.Query, on_bus: tuple[pci.Device, ...], captured: dict[str, object]
+) -> Iterable[str]:
     """What keeps the driver's list of cards from being whole: found, needed, what to do."""
-    cards = sum(pci.VENDORS[device.vendor or ""] is Vendor.NVIDIA for device in on_bus)
+    cards = len(on_bus)
+    if query.missing and captured.get("partial") is True:
+        return
     if not on_bus and not listed.gpus and query.missing:
         yield (
             "no GPU found: PCI shows no NVIDIA or AMD card and nvidia-smi is not installed; "

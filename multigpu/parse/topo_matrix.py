@@ -82,9 +82,14 @@ def read_topologies(text: str) -> Reading[tuple[Topology, ...]]:
     return lines.reading(tuple(found))
 
 
+def read_topology(text: str) -> Topology:
+    """The first matrix of the text; an empty one where there is none."""
+    return next(iter(read_topologies(text).value), Topology())
+
+
 def read_matrix(text: str) -> Matrix:
     """Cells of the first matrix in the text by (row GPU, column GPU), the diagonal left out."""
-    return next((topology.cells for topology in read_topologies(text).value), {})
+    return read_topology(text).cells
 
 
 def _tokens(line: str) -> list[str]:
