@@ -85,18 +85,25 @@ class Device:
         return (self.pci_class or "").startswith("0x0604") or self.secondary is not None
 
     @property
-    def vram_bar(self) -> int:
-        """Number of the region through which peers reach the memory: 0 on AMD, 1 on NVIDIA."""
-        return 0 if self.vendor == "0x1002" else 1
+    def vram_bars(self) -> tuple[int, ...]:
+        """Regions that can be the one through which peers reach the memory (NVML: BAR1).
+
+        0 on AMD, 1 on NVIDIA, 2 on NVIDIA cards whose region 0 has 64 bits and takes two places
+        (H100).
+        """
+        return (0,) if self.vendor == "0x1002" else (1, 2)
 
     @property
     def vram_bar_mib(self) -> int | None:
-        """Size of that region (NVML: BAR1), None when no size was seen."""
-        sizes = self.region_bytes[self.vram_bar : self.vram_bar + 1]
-        current = [bar.current_mib for bar in self.resizable_bars if bar.bar == self.vram_bar]
-        if sizes and sizes[0]:
-            return sizes[0] >> 20
-        return current[0] if current else None
+        """Size of that region, None when no size was seen."""
+        sizes = dict(enumerate(self.region_bytes))
+        found = [size >> 20 for bar in self.vram_bars if (size := sizes.get(bar))]
+        found += [
+            bar.current_mib
+            for bar in self.resizable_bars
+            if bar.bar in self.vram_bars and bar.current_mib
+        ]
+        return found[0] if found else None
 
 
 Tree = dict[str, Device]
