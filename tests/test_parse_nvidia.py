@@ -1,17 +1,33 @@
-"""nvidia-smi's XML and CSV, from drivers 418 to 595 and from nobody at all."""
+"""nvidia-smi's XML, from drivers 418 to 610 and from nobody at all."""
 
 from __future__ import annotations
 
 import csv
 import re
+import timeit
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from multigpu.hardware import Gpu, Host
 from multigpu.parse import nvidia, pci
-from multigpu.parse.nvidia import compute_capability, read_numbers, read_query, read_refusals
+from multigpu.parse.nvidia import (
+    compute_capability,
+    read_numbers,
+    read_query,
+    read_refusals,
+    read_xml,
+    recognise,
+)
+from multigpu.parse.nvidia_lost import refusals
+from multigpu.parse.nvidia_text import read_text
+from tests.rigs.dialect import Dialect
+from tests.rigs.nvidia_smi import query_text, query_xml
+from tests.rigs.nvidia_strategies import in_query, rigs
+from tests.rigs.strategies import dialects
 
 RIGS = Path(__file__).parents[1] / "../shared/rigs"
 TRUTH = re.compile(
@@ -135,6 +151,172 @@ def test_a_refused_handle_names_its_card() -> None:
     assert read_refusals("Unable to determine the device handle for GPU1: GPU is lost") == {}
 
 
+# --- what releases print of made-up hosts ---------------------------------------------------------
+
+
+@given(rigs(), dialects())
+def test_what_a_host_prints_as_xml_is_read_back(host: Host, dialect: Dialect) -> None:
+    reading = read_xml(query_xml(host, dialect))
+    query = reading.value
+    assert query.gpus == tuple(in_query(gpu, dialect) for gpu in host.gpus)
+    assert (query.driver, query.cuda, query.attached_gpus) == (
+        dialect.driver,
+        dialect.cuda,
+        len(host.gpus),
+    )
+    assert query.whole and query.simulated
+    assert reading.unread == ()
+
+
+@given(rigs(), dialects(), st.data())
+def test_a_cut_xml_keeps_what_came_before(
+    host: Host, dialect: Dialect, data: st.DataObject
+) -> None:
+    text = query_xml(host, dialect)
+    cut = data.draw(st.integers(0, len(text) - 3))
+    query = read_xml(text[:cut]).value
+    assert not query.whole
+    expected = [in_query(gpu, dialect) for gpu in host.gpus]
+    for read, printed in zip(query.gpus[:-1], expected, strict=False):
+        assert read == printed
+    if query.gpus:
+        read, printed = query.gpus[-1], expected[len(query.gpus) - 1]
+        assert read.pci_bus_id == printed.pci_bus_id
+        assert read.uuid in (None, printed.uuid)
+        assert read.memory_mib in (None, printed.memory_mib)
+        assert read == printed or "cannot be read to its end" in (read.error or "")
+
+
+@given(rigs(), dialects(), st.data())
+def test_a_lost_card_in_any_place_hides_no_other(
+    host: Host, dialect: Dialect, data: st.DataObject
+) -> None:
+    lost = data.draw(st.integers(0, len(host.gpus) - 1))
+    gpus = list(host.gpus)
+    bare = replace(gpus[lost], processes=(), mig_devices=())
+    gpus[lost] = replace(bare, error="GPU is lost")
+    rig = replace(host, gpus=tuple(gpus))
+    query = read_xml(query_xml(rig, dialect)).value
+    for index, read in enumerate(query.gpus):
+        if index == lost:
+            assert read == Gpu(lost, pci_bus_id=gpus[lost].pci_bus_id, error="GPU is lost")
+        else:
+            assert read == in_query(host.gpus[index], dialect)
+    assert read_text(query_text(rig, dialect)).value.gpus == query.gpus
+
+
+def test_a_cut_document_names_the_line_it_broke_off_at() -> None:
+    text = CARD.format(FB).partition("<free>")[0]
+    reading = read_xml(text)
+    assert reading.value.gpus[0].memory_mib == 24576
+    assert [unread.line for unread in reading.unread] == [4]
+    assert not reading.value.whole
+
+
+def test_a_warning_around_the_document_is_unread() -> None:
+    text = CARD.format(FB) + "\nWARNING: infoROM is corrupted at gpu 0000:01:00.0\n"
+    assert [unread.line for unread in read_xml(text).unread] == [6]
+
+
+def test_cards_pasted_without_the_root_are_read() -> None:
+    (gpu,) = read_xml(f'<gpu id="00000000:01:00.0">{FB}</gpu>').value.gpus
+    assert (gpu.memory_mib, gpu.error) == (24576, None)
+
+
+@pytest.mark.parametrize("word", ["ERR!", "[Unknown Error]", "Unknown Error"])
+def test_a_card_that_cannot_tell_its_name_is_broken(word: str) -> None:
+    (gpu,) = read_query(CARD.format(f"<product_name>{word}</product_name>{FB}")).gpus
+    assert (gpu.name, gpu.memory_mib, gpu.error) == (None, 24576, word.strip("[]"))
+
+
+def test_one_failed_sensor_does_not_break_a_card() -> None:
+    inside = f"{FB}<temperature><gpu_temp>Unknown Error</gpu_temp></temperature>"
+    (gpu,) = read_query(CARD.format(inside)).gpus
+    assert (gpu.temperature_c, gpu.error) == (None, None)
+
+
+def test_a_gpu_that_shares_the_processors_memory_is_no_fault() -> None:
+    fb = "<fb_memory_usage><total>N/A</total></fb_memory_usage>"
+    (gpu,) = read_query(CARD.format(f"<product_name>NVIDIA GB10</product_name>{fb}")).gpus
+    assert (gpu.unified_memory, gpu.memory_mib, gpu.error) == (True, None, None)
+    (gpu,) = read_query(CARD.format(f"<product_name>NVIDIA H100</product_name>{fb}")).gpus
+    assert (gpu.unified_memory, gpu.error) == (None, "the driver does not tell its memory")
+
+
+def test_a_small_window_says_nothing_in_a_guest() -> None:
+    bar = "<bar1_memory_usage><total>256 MiB</total></bar1_memory_usage>"
+    guest = "<gpu_virtualization_mode><virtualization_mode>Pass-Through</virtualization_mode>"
+    (gpu,) = read_query(CARD.format(f"{FB}{bar}{guest}</gpu_virtualization_mode>")).gpus
+    assert (gpu.bar1_memory_mib, gpu.resizable_bar) == (256, None)
+    assert read_query(CARD.format(f"{FB}{bar}")).gpus[0].resizable_bar is False
+
+
+@pytest.mark.parametrize(
+    ("line", "index", "address", "words"),
+    [
+        ("GPU 0000:02:00.0: GPU is lost.  Reboot the system", None, "0000:02:00.0", "GPU is lost."),
+        ("GPU0000:CB:00.0: Unknown Error", None, "0000:cb:00.0", "Unknown Error"),
+        ("GPU1: 0000:34:00.0: Unknown Error", 1, "0000:34:00.0", "Unknown Error"),
+        ("GPU1: Unknown Error", 1, None, "Unknown Error"),
+        ("GPU 0: Unknown Error", 0, None, "Unknown Error"),
+    ],
+)
+def test_every_spelling_of_a_refused_handle_is_read(
+    line: str, index: int | None, address: str | None, words: str
+) -> None:
+    (refusal,) = refusals(f"Unable to determine the device handle for {line}\n" * 2)
+    assert (refusal.index, refusal.pci_bus_id) == (index, address)
+    assert refusal.words.startswith(words)
+
+
+def test_a_refused_card_takes_its_index_and_the_others_make_room() -> None:
+    line = "Unable to determine the device handle for GPU0: 0000:34:00.0: Unknown Error\n"
+    first, second = read_xml(line + CARD.format(FB)).value.gpus
+    assert (first.index, first.pci_bus_id, first.memory_mib) == (0, "0000:34:00.0", None)
+    assert (second.index, second.pci_bus_id, second.memory_mib) == (1, "0000:01:00.0", 24576)
+    assert len(read_query(line + CARD.format(FB)).gpus) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CARD.format(FB),
+        "$ nvidia-smi -q -x\n" + CARD.format(FB),
+        f'<gpu id="00000000:01:00.0">{FB}',
+        FB,
+    ],
+)
+def test_the_xml_and_its_parts_are_recognised(text: str) -> None:
+    assert recognise(text) >= 0.9
+
+
+def test_eight_cards_are_read_in_a_few_milliseconds() -> None:
+    gpus = tuple(Gpu(i, memory_mib=81559, pci_bus_id=f"0000:{i:02x}:00.0") for i in range(8))
+    text = query_xml(Host("rig", gpus=gpus), Dialect())
+    assert min(timeit.repeat(lambda: read_xml(text), number=1, repeat=5)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Tesla V100-SXM2...", (7, 0)),
+        ("NVIDIA RTX PRO 6000 Blac...", (12, 0)),
+        ("NVIDIA RTX 6000 Ada Generation", (8, 9)),
+        ("NVIDIA GeForce GTX 1660 Ti", (7, 5)),
+        ("NVIDIA A10G", (8, 6)),
+        ("A100-PCIE-40GB", (8, 0)),
+        ("NVIDIA GB300", (10, 3)),
+        ("NVIDIA GeForce RTX 4080 SUPER", (8, 9)),
+        ("Quadro P2000", (6, 1)),
+        ("NVIDIA GeForce GT 710", None),
+    ],
+)
+def test_the_name_tells_the_compute_capability_where_no_architecture_does(
+    name: str, expected: tuple[int, int] | None
+) -> None:
+    assert compute_capability(None, name) == expected
+
+
 @given(st.text())
 @example("<nvidia_smi_log>" + "<gpu id='x'>" * 50)
 @example('<nvidia_smi_log><gpu id="\ud800"></gpu></nvidia_smi_log>')
@@ -144,3 +326,6 @@ def test_no_text_makes_the_readers_crash(text: str) -> None:
     read_query(CARD.replace("535.1", text))
     read_numbers(text)
     read_refusals(text)
+    read_xml(text)
+    read_xml(CARD.format(text))
+    recognise(text)

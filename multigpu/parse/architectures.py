@@ -34,7 +34,7 @@ EXCEPTIONS: tuple[tuple[str, str, Capability], ...] = (
 
 # For drivers before 510, the tables and lists, which name no architecture. First match wins.
 NAMES: tuple[tuple[str, str], ...] = (
-    (r"\b(RTX PRO \d{4} Blackwell|RTX PRO 6000 Bl|RTX 50[5-9]0|GB10|G?B[123]00)\b", "Blackwell"),
+    (r"\b(RTX PRO \d{4} Bl|RTX 50[5-9]0\b|GB10\b|G?B[123]00\b)", "Blackwell"),
     (r"\b(G?H100|H200|H800|H20|GH200)\b", "Hopper"),
     (r"\b(L40S?|L4|L20|RTX 40[5-9]0|RTX [2456]\d00 Ada)\b", "Ada Lovelace"),
     (r"\b(A100X?|A800|A[234]0|A10[GM]?|A16|A2|RTX A\d{4}|RTX 30[5-9]0)\b", "Ampere"),
