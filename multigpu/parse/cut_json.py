@@ -20,13 +20,9 @@ def load(text: str) -> object:
     Of one that is cut everything before its last complete value is kept.
     """
     text = text.replace("\ufeff", "")
-    starts = [match.end() - 1 for match, _ in zip(START.finditer(text), range(TRIES), strict=False)]
-    for start in starts:
-        value = _decoded(text, start)
-        if value is not None:
-            return value
-    for start in starts:
-        value = _decoded(_closed(text[start:]), 0)
+    for match, _ in zip(START.finditer(text), range(TRIES), strict=False):
+        start = match.end() - 1
+        value = _decoded(text, start) or _decoded(_closed(text[start:]), 0)
         if value:
             return value
     return None

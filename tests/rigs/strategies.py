@@ -197,10 +197,58 @@ def amd_gpus(draw: st.DrawFn, index: int = 0, bus: int = 3) -> Gpu:
 
 @st.composite
 def amd_hosts(draw: st.DrawFn, max_cards: int = 8) -> Host:
-    """A host with 1 to `max_cards` AMD cards."""
+    """A host with 1 to `max_cards` AMD cards, in hives of XGMI where they are Instinct cards.
+
+    HIP counts the cards in an order of its own.
+    """
     count = draw(st.integers(1, max_cards))
-    gpus = tuple(draw(amd_gpus(index, 3 + 9 * index)) for index in range(count))
-    return Host("rig", gpus=gpus, rocm="6.4.1")
+    order = draw(st.permutations(range(count)))
+    gpus = tuple(
+        draw(busy_amd_gpus(index, 3 + 9 * index, hip_index=order[index])) for index in range(count)
+    )
+    hive = draw(st.sampled_from([1, 2, 4, 8]))
+    pairs = tuple(draw(amd_pairs_of(a, b, hive)) for a, b in combinations(gpus, 2))
+    return Host("rig", gpus=gpus, pairs=pairs, rocm="6.4.1", numa_nodes=draw(st.integers(1, 4)))
+
+
+@st.composite
+def busy_amd_gpus(draw: st.DrawFn, index: int, bus: int, hip_index: int) -> Gpu:
+    """One AMD card with what changes while it works."""
+    gpu = draw(amd_gpus(index, bus))
+    memory, default = gpu.memory_mib or 0, gpu.power_limit_default_w or 0.0
+    holders = draw(processes())
+    return replace(
+        gpu,
+        hip_index=hip_index,
+        memory_used_mib=memory - (gpu.memory_free_mib or 0),
+        numa_node=draw(st.sampled_from([None, 0, 1])),
+        power_limit_w=draw(st.sampled_from([default, default - 50])),
+        power_limit_max_w=default,
+        power_draw_w=float(draw(st.integers(5, int(default)))),
+        bar1_memory_mib=draw(st.sampled_from([256, memory])),
+        ecc_corrected=draw(st.integers(0, 99)),
+        ecc_uncorrected=draw(st.integers(0, 9)),
+        processes=tuple(replace(p, name=(p.name or "")[:15]) for p in holders),
+    )
+
+
+@st.composite
+def amd_pairs_of(draw: st.DrawFn, a: Gpu, b: Gpu, hive: int) -> GpuPair:
+    """Two AMD cards: XGMI inside a hive, else PCIe with or without access to the peer."""
+    together = a.index // hive == b.index // hive
+    if together and "Instinct" in f"{a.name}" and "Instinct" in f"{b.name}":
+        links, grant = draw(st.integers(1, 4)), P2p.OK
+    else:
+        links, grant = 0, draw(st.sampled_from([P2p.OK, P2p.NOT_SUPPORTED]))
+    return GpuPair(
+        a.index,
+        b.index,
+        nvlinks=0,
+        p2p_read=grant,
+        p2p_write=grant,
+        xgmi_links=links,
+        xgmi_gb_s=links * draw(st.sampled_from([32.0, 50.0, 64.0])) if links else None,
+    )
 
 
 mig_devices = st.builds(
