@@ -20,7 +20,7 @@ LINE = re.compile(
     re.ASCII,
 )
 LEVEL = re.compile(r"NCCL (?:INFO|WARN|TRACE|CALL|VERSION|ABORT)\b")
-VERSION = re.compile(r"\b(NCCL|RCCL) version ?:? ?(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?[\w.+-]{0,80})")
+VERSION = re.compile(r"\b(NCCL|RCCL) version ?:? ?(\d{1,3}\.\d{1,3}(?:\.\d{1,3})?[\w.+:-]{0,80})")
 CHANNEL = re.compile(
     r"^(?:Channel|Ring) \d{1,3}(?:/\d{1,3})? ?: (\d{1,6})\[([0-9a-f]{1,12})\] -> "
     r"(\d{1,6})\[([0-9a-f]{1,12})\](?: \[(?:send|receive)\])? via (.+)$",

@@ -16,10 +16,14 @@ from multigpu.parse.reading import Kind, Lines, Reading
 
 # A host name that begins with a digit cannot be told from a cell, except where a line begins.
 INTERLEAVED = re.compile(
-    r"(?:(?:\[[\d :.-]{8,40}\] )?(?:(?:[A-Za-z][\w.-]{0,252}|^\S{1,255}):\d{1,10}:\d{1,10} )?"
+    r"(?:(?:\[[\d :.-]{8,40}\] )?"
+    r"(?:(?:(?<!N/)(?!(?<=\d)e[+-]\d)[A-Za-z][\w.-]{0,252}|^\S{1,255}):\d{1,10}:\d{1,10} )?"
     r"(?:\[\d{1,4}\] )?(?:\S{1,300}:\d{1,6} )?NCCL (?:INFO|WARN|TRACE|CALL).*"
     r"|[NR]CCL version .*)$",
     re.ASCII,
+)
+WORDS = re.compile(
+    r"^\s*\d{1,18}\s+\d{1,18}\s+[a-z]\w{1,15}\s+(?:sum|prod|max|min|avg|all|none|mulsum)", re.ASCII
 )
 LAUNCHER = re.compile(r"^\[\d{1,6},\d{1,6}\]<std\w{3}>: ?", re.ASCII)
 COMMAND = re.compile(r"\b([a-z_]{3,40})_perf\b")
@@ -65,7 +69,7 @@ class _Runs:
 
     def add(self, line: str) -> bool:
         """Take one line in; False when it says nothing for us."""
-        rest = INTERLEAVED.sub("", line) if "CCL" in line else line
+        rest = _without_log(line)
         interrupted = rest != line
         if not rest.strip():
             return False
@@ -143,6 +147,15 @@ class _Runs:
         return False
 
 
+def _without_log(line: str) -> str:
+    """The part of a row before a log line that was printed into it, without a blank between."""
+    if "CCL" not in line:
+        return line
+    words = WORDS.match(line)
+    start = words.end() if words else 0
+    return line[:start] + INTERLEAVED.sub("", line[start:])
+
+
 def _rank(match: re.Match[str]) -> NcclTestRank:
     """`[0000:b4:00]` is an address, `[0xc0]` only a bus number (without the domain)."""
     bus = re.fullmatch(r"0x([0-9a-f]{1,2})", match[5], re.IGNORECASE)
@@ -211,7 +224,7 @@ def _cell(tokens: list[str], has_error: bool) -> NcclTestCell:
 def _recognise(text: str) -> float:
     """The table's header or one of its rows; below an NCCL log with channel lines."""
     head = text[:400_000]
-    if re.search(r"^#\s+size\s+count\b|^# Avg bus bandwidth", head, re.MULTILINE):
+    if re.search(r"(?:^|>: ?)#\s+(?:size\s+count\b|Avg bus bandwidth)", head, re.MULTILINE):
         return 0.9
     row = r"^\s*\d{1,18}\s+\d{1,18}\s+(?:float|half|bfloat16|double|u?int\d{1,2}|f8e\dm\d)\s+\S"
     return 0.8 if re.search(row, head, re.MULTILINE | re.ASCII) else 0.0

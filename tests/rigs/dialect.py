@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Dialect:
     """Releases by tool. `pasted`: a matrix copied from a terminal, blanks for tabs, no ANSI.
 
-    `log_prefix` is what stands before a kernel message (tests/rigs/kernel.py, PREFIXES).
+    `log_prefix` is what stands before a kernel message (tests/rigs/kernel.py, PREFIXES). `launcher`
+    is what stands before every line of a job (mpirun --tag-output, a vLLM worker).
     """
 
     driver: str = "580.105.08"
@@ -19,6 +20,11 @@ class Dialect:
     rocm: str = "6.4.1"
     pasted: bool = False
     log_prefix: str = "dmesg"
+    nccl: str = "2.27.7"
+    rccl: bool = False
+    launcher: str = ""
+    nccl_tests: str = "2.13"
+    nvbandwidth: str = "v0.8"
 
     @property
     def branch(self) -> int:
@@ -34,3 +40,7 @@ DRIVERS = (
 PCIUTILS = ("3.5.2", "3.7.0", "3.13.0")
 KERNELS = ("4.15.0-20-generic", "5.4.0-42-generic", "6.8.0-60-generic")
 ROCM = ("4.3.0", "5.7.1", "6.0.2", "6.1.2", "6.4.1", "7.0.0")
+NCCL = ("2.7.8", "2.12.12", "2.18.3", "2.21.5", "2.27.7", "2.30.3")
+LAUNCHERS = ("", "[1,0]<stdout>:", "(VllmWorker rank=0 pid=77) ")
+NCCL_TESTS = ("2.0", "2.13")
+NVBANDWIDTH = ("v0.4", "v0.6", "v0.8", "v0.10.0")
