@@ -1,0 +1,60 @@
+"""The survey as plain values for `--json`: mappings, lists, text, numbers, true, false, null.
+
+Keys are the field names of `multigpu.hardware` (units in the names) and stable; unknown is null.
+Files and paths of a host are left out: they are managed state, not hardware.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import cattrs
+
+from multigpu.cautions import warnings
+from multigpu.fleet import NOBODY
+from multigpu.hardware import Host, mix
+from multigpu.islands import islands
+from multigpu.peer_access import groups, peer_access
+from multigpu.screen.unseen import unseen
+
+SCHEMA = 1
+LEFT_OUT = ("files", "paths", "units", "unseen")
+
+
+def survey_json(host: Host) -> dict[str, Any]:
+    """The host's facts, and beside them `mix`, `islands`, `p2p`, `cautions`, `not_seen`.
+
+    `p2p` has one entry per group of cards with the answers `driver`, `nccl`, `custom_all_reduce`.
+    """
+    facts = _plain(host)
+    return {
+        "schema": SCHEMA,
+        **{key: value for key, value in facts.items() if key not in LEFT_OUT},
+        "usable": [gpu.index for gpu in host.usable],
+        "mix": str(mix(host.usable)) if host.usable else None,
+        "islands": _plain(islands(host)),
+        "p2p": _plain([peer_access(host, group) for group in groups(host)]),
+        "cautions": _plain(warnings(host)),
+        "not_seen": list(unseen(host)),
+    }
+
+
+def fleet_json(
+    hosts: Iterable[Host], unreadable: Mapping[str, str] = NOBODY
+) -> list[dict[str, Any]]:
+    """One entry a host; one that could not be read has `name` and `error` only."""
+    return [
+        *map(survey_json, hosts),
+        *({"schema": SCHEMA, "name": name, "error": why} for name, why in unreadable.items()),
+    ]
+
+
+def _plain(value: object) -> Any:
+    # By way of JSON, so that enumerations and tuples become what a reader gets back.
+    return json.loads(json.dumps(cattrs.unstructure(value)), parse_constant=_no_constant)
+
+
+def _no_constant(_: str) -> None:
+    """Infinity and NaN are no JSON: an impossible number is an unknown one."""
