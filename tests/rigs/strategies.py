@@ -208,7 +208,7 @@ def amd_hosts(draw: st.DrawFn, max_cards: int = 8) -> Host:
     )
     hive = draw(st.sampled_from([1, 2, 4, 8]))
     pairs = tuple(draw(amd_pairs_of(a, b, hive)) for a, b in combinations(gpus, 2))
-    return Host("rig", gpus=gpus, pairs=pairs, rocm="6.4.1", numa_nodes=draw(st.integers(1, 4)))
+    return Host("rig", gpus=gpus, pairs=pairs, rocm="6.4.1", numa_nodes=draw(st.integers(2, 4)))
 
 
 @st.composite
