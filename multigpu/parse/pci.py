@@ -36,7 +36,7 @@ __all__ = [
     "tree",
 ]
 
-COUNT = re.compile(r"^\s*(\w{1,40})\s+(\d{1,18})\s*$", re.ASCII | re.MULTILINE)
+COUNT = re.compile(r"^[ \t]*(\w{1,40})[ \t]+(\d{1,18})[ \t]*$", re.ASCII | re.MULTILINE)
 RANGE = re.compile(
     r"^0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16}) 0x([0-9a-f]{1,16})\s*$", re.ASCII | re.IGNORECASE
 )
@@ -107,7 +107,8 @@ def _regions(resource: str | None) -> tuple[int | None, ...]:
 
 def _resizable(sizes: str | None) -> tuple[ResizableBar, ...]:
     """Sizes that BAR 1 can have: bit n of the hex number stands for 2^n MiB (kernel 5.12+)."""
-    if not re.fullmatch(r"(?:0x)?[0-9a-fA-F]{1,16}", (sizes or "").strip()):
+    match = re.fullmatch(r"\s*(?:0x)?([0-9a-fA-F]{1,16})\s*", sizes or "")
+    if match is None:
         return ()
-    bits = int(sizes or "0", 16)
+    bits = int(match[1], 16)
     return (ResizableBar(1, None, tuple(1 << n for n in range(64) if bits >> n & 1)),)
