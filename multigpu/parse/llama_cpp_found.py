@@ -167,7 +167,8 @@ def fit_failed(found: LlamaFound, match: re.Match[str]) -> None:
 def breakdown(found: LlamaFound, match: re.Match[str]) -> None:
     """`--log-jsonl` prints where the memory of every device goes, in MiB."""
     try:
-        rows = mapping(mapping(json.loads(match[0])).get("data"))
+        whole = json.loads(match.string[match.string.find("{") :])
+        rows = mapping(mapping(whole).get("data"))
     except (ValueError, RecursionError):
         return
     for row in map(mapping, items(rows.get("rows"))):

@@ -66,8 +66,8 @@ RULES = (
     line("Flash Att", r"()()Flash Attention (?:was auto, set to )?(enabled|disabled)$", take.flash),
     line(
         " size ",
-        rf"(?:KV self size +|llama_kv_cache\w*: +size) ?= +{{r}} MiB(?: \( *(\d{{1,15}}) cells.*?)?"
-        rf",? (?:c\^)?KV? ?\((\w{{1,12}})\): +{REAL} MiB(?:, V \((\w{{1,12}})\))?",
+        r"(?:KV self size +|llama_kv_cache\w*: +size) ?= +{r} MiB(?: \( *(\d{1,15}) cells.{0,80}?)?"
+        r",? (?:c\^)?KV? ?\((\w{1,12})\): +[\d.]+ MiB(?:, V \((\w{1,12})\))?",
         take.kv_self,
     ),
     line("parallelism", r"pipeline parallelism enabled(?: \(n_copies=(\d{1,4})\))?", take.copies),
@@ -75,7 +75,7 @@ RULES = (
     line(
         "Device ",
         r"^.{0,60}?\bDevice (\d{1,3}): (.{1,120}?), (?:compute capability (\d{1,3})\.(\d{1,3})|"
-        r"(gfx\w{1,12})).*?, VMM: \w+(?:.*?VRAM: (\d{1,9}) MiB)?",
+        r"(gfx\w{1,12})).{0,80}?, VMM: \w{1,5}(?:.{0,60}?VRAM: (\d{1,9}) MiB)?",
         take.cuda_card,
     ),
     line(
@@ -100,7 +100,7 @@ RULES = (
     line(
         "failed to fit", r"failed to fit params to free device mem\w+: (.{1,200})", take.fit_failed
     ),
-    line("fit_memory_breakdown", r"\{.*\}", take.breakdown),
+    line("fit_memory_breakdown", r"\"fit_memory_breakdown\"", take.breakdown),
     line(
         "out of memory",
         r"allocating {r} MiB on device (\d{1,3}): (?:cuda|hip|musa)Malloc failed: out of memory",

@@ -80,13 +80,15 @@ def _object(document: str) -> tuple[dict[str, object], int]:
     try:
         value, end = json.JSONDecoder().raw_decode(document, start)
         return mapping(value), end
+    except json.JSONDecodeError as error:
+        return _cut(document, start, error.pos)
     except (ValueError, RecursionError):
-        return _cut(document, start)
+        return _cut(document, start, len(document))
 
 
-def _cut(document: str, start: int) -> tuple[dict[str, object], int]:
+def _cut(document: str, start: int, broken: int) -> tuple[dict[str, object], int]:
     """Up to a comma outside of strings, brackets closed; the last comma that gives an object."""
-    for end, closing in reversed(_commas(document, start)[-50:]):
+    for end, closing in reversed(_commas(document, start, broken)[-20:]):
         try:
             value = json.loads(document[start:end] + closing)
         except (ValueError, RecursionError):
@@ -95,14 +97,15 @@ def _cut(document: str, start: int) -> tuple[dict[str, object], int]:
     return {}, 0
 
 
-TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
+# A string without its end counts to the end, so that no part of it is looked at twice.
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[{}\[\],]', re.DOTALL)
 
 
-def _commas(document: str, start: int) -> list[tuple[int, str]]:
-    """Offset of every comma, with the brackets that are open there."""
+def _commas(document: str, start: int, end: int) -> list[tuple[int, str]]:
+    """Offset of every comma before the end, with the brackets that are open there."""
     open_brackets: list[str] = []
     commas: list[tuple[int, str]] = []
-    for match in TOKEN.finditer(document, start, start + 1_000_000):
+    for match in TOKEN.finditer(document, start, min(end + 1, start + 1_000_000)):
         token = match[0]
         if token in "{[":
             open_brackets.append("}" if token == "{" else "]")

@@ -138,11 +138,11 @@ def _ready(found: Found, match: re.Match[str]) -> None:
 RULES = (
     rule("server_args=", r"server_args=(?:Server|PortArgs|Namespace)\w{0,10}\(", _server_args),
     rule("Load weight begin", rf"Load weight begin\. avail mem=({REAL}) GB", _begin),
-    rule("Load weight end", rf"Load weight end\..*? mem usage=({REAL}) GB", _weights),
+    rule("Load weight end", rf"Load weight end\..{{0,400}}? mem usage=({REAL}) GB", _weights),
     rule("KV Cache is all", r"KV Cache is allocated\.", _pool),
     rule("Mamba Cache is", r"Mamba Cache is allocated\.", _state),
     rule("Memory pool end", r"Memory pool end\.", _closed),
-    rule("graph end", rf"Capture .{{0,60}}?graph end\..*? mem usage=({REAL}) GB", _graph),
+    rule("graph end", rf"Capture .{{0,60}}?graph end\..{{0,400}}? mem usage=({REAL}) GB", _graph),
     rule("max_total_num", r"\bmax_total_num_tokens=(\d{1,15})\b", _totals),
     rule("backend by def", r"Use (\w{1,40}) (?:attention )?backend by default", _backend),
     rule("Custom allreduce fail", r"Setup Custom allreduce failed with (.{1,200}?)\.? To", _failed),
