@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, PcieLink
 from multigpu.parse import amd_smi, rocm_smi, rocminfo
+from multigpu.parse.rocm_smi_card import unique_id
 from tests.rigs import amd_amd_smi, amd_rocm_smi, amd_rocminfo, strategies
 from tests.rigs.amd_ids import release
 from tests.rigs.dialect import Dialect
@@ -225,7 +226,7 @@ def test_a_card_that_rocm_smi_cannot_ask_keeps_its_row() -> None:
 
 @pytest.mark.parametrize("written", ["N/A", "0x0", "0", "", "0x" + "f" * 17, "None"])
 def test_a_card_without_a_unique_id_has_no_uuid(written: str) -> None:
-    assert rocm_smi.unique_id(written) is None
+    assert unique_id(written) is None
 
 
 def test_a_table_row_without_a_power_cap_is_read() -> None:

@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from multigpu import gfx
-from multigpu.hardware import Gpu, GpuPair, GpuProcess, LeftOut, PcieLink, Vendor
-from multigpu.parse import amd_smi, pci
+from multigpu.hardware import Gpu, GpuPair, LeftOut, PcieLink, Vendor
+from multigpu.parse import pci
 from multigpu.parse.amd_pairs import pairs_between
-from multigpu.parse.amdgpu import AmdgpuCard, read_amdgpu
-from multigpu.parse.kfd import KfdNode, KfdTopology, read_kfd
-from multigpu.parse.shape import integer, mapping, text, tool
-from multigpu.parse.units import unit_of
+from multigpu.parse.amd_seen import Seen, seen_of
+from multigpu.parse.amdgpu import AmdgpuCard
+from multigpu.parse.kfd import KfdNode, KfdTopology
+from multigpu.parse.shape import integer, mapping
 
-STATIC = "amd-smi static --json"
 INSIDE = "graphics inside the processor"
 
 
@@ -33,17 +32,6 @@ class AmdCards:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a capture holds of AMD. `kfd` is None where there is no KFD or it was not captured."""
-
-    kfd: KfdTopology | None
-    cards: dict[str, AmdgpuCard]
-    smi: dict[str, Gpu]
-    processes: dict[int, tuple[GpuProcess, ...]]
-    captured: bool
-
-
 def amd_cards(
     captured: dict[str, object],
     devices: pci.Tree,
@@ -55,7 +43,7 @@ def amd_cards(
     `emulated_ports` as for `pci.link`. A card that no service can use keeps its row with an error.
     """
     found = [d for d in pci.gpus(devices) if pci.VENDORS[d.vendor or ""] is Vendor.AMD]
-    seen = _seen(captured)
+    seen = seen_of(captured)
     rows: list[tuple[Gpu, KfdNode | None]] = []
     left_out = []
     for device in found:
@@ -69,25 +57,6 @@ def amd_cards(
     numa_nodes = integer(mapping(captured.get("system")).get("numa_nodes"))
     pairs = pairs_between(gpus, [node for _, node in rows], seen.kfd, devices, numa_nodes)
     return AmdCards(gpus, pairs, tuple(left_out), tuple(_problems(captured, gpus, seen)))
-
-
-def _seen(captured: dict[str, object]) -> Seen:
-    """The sections `kfd`, `amdgpu` and `kfd_processes`, and amd-smi's output."""
-    kfd, cards = _texts(captured.get("kfd")), mapping(captured.get("amdgpu"))
-    static = amd_smi.read_json(tool(mapping(captured.get("tools")), STATIC).stdout).value
-    sysfs = {pci.address(name) or name: _texts(files) for name, files in cards.items()}
-    return Seen(
-        kfd=read_kfd(kfd).value if kfd else None,
-        cards=read_amdgpu(sysfs).value,
-        smi={gpu.pci_bus_id: gpu for gpu in static.gpus if gpu.pci_bus_id},
-        processes=_processes(captured.get("kfd_processes")),
-        captured="kfd" in captured or "amdgpu" in captured,
-    )
-
-
-def _texts(section: object) -> dict[str, str]:
-    known = {name: text(value) for name, value in mapping(section).items()}
-    return {name: value for name, value in known.items() if value is not None}
 
 
 def nodes_of(kfd: KfdTopology | None, device: pci.Device, devices: pci.Tree) -> tuple[KfdNode, ...]:
@@ -224,26 +193,6 @@ def _error(device: pci.Device, seen: Seen) -> str | None:
     if not seen.captured:
         return "the capture holds only its PCI data: take it again with this release's probe"
     return None
-
-
-def _processes(section: object) -> dict[int, tuple[GpuProcess, ...]]:
-    """KFD's gpu_id -> processes that hold memory there."""
-    found: dict[int, list[GpuProcess]] = {}
-    for pid, entry in mapping(section).items():
-        process = mapping(entry)
-        for gpu_id, written in _texts(process.get("vram")).items():
-            held, number = _decimal(written), _decimal(gpu_id)
-            if not (_decimal(pid) and number and held):
-                continue
-            unit = unit_of(text(process.get("cgroup")))
-            holder = GpuProcess(int(pid), text(process.get("name")), held >> 20, unit)
-            found.setdefault(number, []).append(holder)
-    return {key: tuple(sorted(held, key=lambda p: p.pid)) for key, held in found.items()}
-
-
-def _decimal(written: str) -> int | None:
-    short = written.strip()
-    return int(short) if short.isascii() and short.isdecimal() and len(short) < 19 else None
 
 
 def _problems(captured: dict[str, object], gpus: tuple[Gpu, ...], seen: Seen) -> Iterator[str]:

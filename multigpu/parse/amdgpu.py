@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from multigpu.parse.reading import Kind, Reading, Unread
-from multigpu.parse.rocm_smi import unique_id
+from multigpu.parse.rocm_smi_card import unique_id
 from multigpu.parse.shape import word
 
 BYTES = ("mem_info_vram_total", "mem_info_vram_used", "mem_info_vis_vram_total")

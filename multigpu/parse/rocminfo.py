@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multigpu import gfx
 from multigpu.hardware import Gpu, Vendor
 from multigpu.parse.reading import Kind, Lines, Reading, signature
-from multigpu.parse.rocm_smi import unique_id
+from multigpu.parse.rocm_smi_card import unique_id
 from multigpu.parse.shape import whole
 
 AGENT = re.compile(r"^\s{0,8}Agent (\d{1,4})\s*$", re.ASCII)
@@ -144,7 +144,10 @@ KINDS: tuple[Kind, ...] = (
         "rocminfo",
         signature(
             r"^\s*HSA (System Attributes|Agents)\s*$|^\s*Agent \d+\s*$|ROCk module is loaded|"
-            r"^\s*Name:\s+amdgcn-amd-amdhsa--gfx|^\s*BDFID:\s+\d+\s*$",
+            r"^\s*Name:\s+amdgcn-amd-amdhsa--gfx|^\s*BDFID:\s+\d+\s*$|^\s*Alloc Granule:\s|"
+            r"^\s*(WatchPts on Addr\. Ranges|Acc?essible by all|Shader Arrs\. per Eng\.):|"
+            r"^\s*(Workgroup Max Size per Dimension|FBarrier Max Size|Max Waves Per CU):|"
+            r"^\s*Segment:\s+(GLOBAL|GROUP)",
             sure=0.9,
         ),
         read_rocminfo,
