@@ -301,6 +301,7 @@ def test_eight_cards_are_read_in_a_few_milliseconds() -> None:
     [
         ("Tesla V100-SXM2...", (7, 0)),
         ("NVIDIA RTX PRO 6000 Blac...", (12, 0)),
+        ("NVIDIA A10...", None),
         ("NVIDIA RTX 6000 Ada Generation", (8, 9)),
         ("NVIDIA GeForce GTX 1660 Ti", (7, 5)),
         ("NVIDIA A10G", (8, 6)),

@@ -34,7 +34,7 @@ EXCEPTIONS: tuple[tuple[str, str, Capability], ...] = (
 
 # For drivers before 510, the tables and lists, which name no architecture. First match wins.
 NAMES: tuple[tuple[str, str], ...] = (
-    (r"\b(RTX PRO \d{4} Bl|RTX 50[5-9]0\b|GB10\b|G?B[123]00\b)", "Blackwell"),
+    (r"\b(RTX PRO \d{4}\b|RTX 50[5-9]0\b|GB10\b|G?B[123]00\b)", "Blackwell"),
     (r"\b(G?H100|H200|H800|H20|GH200)\b", "Hopper"),
     (r"\b(L40S?|L4|L20|RTX 40[5-9]0|RTX [2456]\d00 Ada)\b", "Ada Lovelace"),
     (r"\b(A100X?|A800|A[234]0|A10[GM]?|A16|A2|RTX A\d{4}|RTX 30[5-9]0)\b", "Ampere"),
@@ -45,14 +45,19 @@ NAMES: tuple[tuple[str, str], ...] = (
 )
 
 
+# A table's name is cut within a word: `NVIDIA A10...` may be an A100.
+CUT = re.compile(r"[^\s-]*\.\.\.$")
+
+
 def compute_capability(architecture: str | None, name: str | None) -> Capability | None:
     """By architecture and product name, by the name alone where the architecture is not told.
 
     None for an architecture that is not in the table, or a name that tells nothing.
     """
-    family = architecture or _family(name or "")
+    sure = CUT.sub("", name or "")
+    family = architecture or _family(sure)
     for exception, pattern, capability in EXCEPTIONS:
-        if exception == family and re.search(pattern, name or ""):
+        if exception == family and re.search(pattern, sure):
             return capability
     return ARCHITECTURES.get(family or "")
 

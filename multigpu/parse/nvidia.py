@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, cast
 
 from multigpu.parse.architectures import compute_capability
@@ -37,6 +38,9 @@ PROLOGUE = re.compile(r"\s*(?:<\?xml|<!DOCTYPE|<!--)")
 # Hundreds of elements that nobody plans with, and processes that have ended.
 PASSED_OVER = {"supported_clocks", "accounted_processes"}
 DEEPEST = 8
+
+# No host has more; garbage may.
+MOST_CARDS = 256
 
 CUT = "its part of nvidia-smi -q -x cannot be read to its end"
 
@@ -121,7 +125,7 @@ def _pieces(body: str) -> tuple[list[tuple[str | None, Card]], list[Unread]]:
     cards: list[tuple[str | None, Card]] = []
     broken: list[Unread] = []
     lines = body.split("\n")
-    for match in GPU_BLOCK.finditer(body):
+    for match in islice(GPU_BLOCK.finditer(body), MOST_CARDS):
         block, line = _begun(f"<gpu>{match[2]}", closed=match[3] == "</gpu>")
         card = _card(block) if block is not None else Card()
         if line is not None:

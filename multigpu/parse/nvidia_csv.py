@@ -26,6 +26,14 @@ FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*(?: \[[^\[\],]{1,8
 UNIT = re.compile(r" \[[^\[\]]*\]$")
 OURS = {path for paths in PATHS.values() for path in paths if "/" not in path}
 OF_THE_DRIVER = {"timestamp", "driver_version", "kmd_version", "count"}
+FAMILIES = (
+    *("memory.", "utilization.", "temperature.", "power.", "clocks.", "clocks_", "pcie.link."),
+    *("ecc.", "mig.mode.", "remapped_rows.", "retired_pages.", "fabric.", "pci.bus", "fan.speed"),
+)
+CHARACTERISTIC = {
+    *("uuid", "gpu_uuid", "gpu_name", "gpu_bus_id", "pstate", "compute_cap", "driver_version"),
+    *("vbios_version", "display_active", "persistence_mode", "gpu_recovery_action"),
+}
 
 
 def read_query_gpu(text: str, fields: Sequence[str] | None = None) -> Reading[Query]:
@@ -54,12 +62,17 @@ def read_query_gpu(text: str, fields: Sequence[str] | None = None) -> Reading[Qu
 
 
 def _header(cells: list[str]) -> list[str] | None:
-    """Field names without their units, if the line consists of such and one is known."""
+    """Field names without their units, if the line consists of such and NVIDIA's are among them.
+
+    `pid` is a field of `--query-compute-apps`, whose rows are no cards.
+    """
     if not all(FIELD.fullmatch(cell) for cell in cells):
         return None
     names = [UNIT.sub("", cell) for cell in cells]
-    alone = len(names) == 1 and "." not in names[0] and names[0] not in {"uuid", "pstate"}
-    return names if {*names} & (OURS | OF_THE_DRIVER) and not alone else None
+    own = any(name.startswith(FAMILIES) or name in CHARACTERISTIC for name in names)
+    if not own and (len(names) < 2 or not {*names} <= OURS | OF_THE_DRIVER):
+        return None
+    return None if "pid" in names else names
 
 
 def _numbers(cells: list[str]) -> bool:
@@ -148,7 +161,7 @@ def recognise_csv(text: str) -> float:
     for line in text[:20_000].split("\n"):
         cells = [cell.strip() for cell in line.split(",")]
         if _header(cells):
-            return 0.95 if len(cells) > 2 else 0.8
+            return 0.95 if len(cells) > 1 else 0.5
         if _numbers(cells):
             return 0.9
     return 0.0
@@ -159,7 +172,8 @@ def recognise_help(text: str) -> float:
     lines = text[:100_000].split("\n")
     if any(HELP_HEAD.match(line) for line in lines[:20]):
         return 1.0
-    names = [match[1] for match in map(LISTED.match, lines) if match]
+    quoted = (line for line in lines if line.lstrip()[:1] == '"')
+    names = [match[1] for match in map(LISTED.match, quoted) if match]
     return 0.9 if {*names} & (OURS | OF_THE_DRIVER) or any("." in n for n in names) else 0.0
 
 

@@ -63,6 +63,8 @@ def _with_slice(gpu: Gpu, part: re.Match[str]) -> Gpu:
 def recognise(text: str) -> float:
     """Lines for cards and nothing of NVLink; surest when there is no other line."""
     head = text[:100_000]
+    if "(UUID: " not in head:
+        return 0.0
     lines = [line for line in head.split("\n") if line.strip() and len(line) <= LONGEST]
     ours = sum(bool(CARD.match(line) or SLICE.match(line)) for line in lines)
     if not ours or LINKS.search(head):

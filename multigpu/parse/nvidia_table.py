@@ -196,13 +196,18 @@ HEADING = re.compile(r"^\s{0,40}\| NVIDIA-SMI +\d", re.MULTILINE)
 
 
 def recognise(text: str) -> float:
-    """By its heading, or by a card's or a process's line."""
-    if HEADING.search(text[:200_000]):
-        return 1.0
-    lines = [line.strip() for line in text[:50_000].split("\n") if len(line) <= LONGEST]
-    if any(FIRST.match(line) or SECOND.match(line) for line in lines):
-        return 0.95
-    return 0.9 if any(PROCESS.match(line) or SLICE.match(line) for line in lines) else 0.0
+    """By its heading, or by a card's or a process's line; less sure where it is a small part."""
+    head = text[:200_000]
+    if "|" not in head:
+        return 0.0
+    lines = [line.strip() for line in head.split("\n") if line.strip() and len(line) <= LONGEST]
+    barred = sum(line[0] in "|+" for line in lines)
+    if HEADING.search(head):
+        return 1.0 if barred * 2 > len(lines) else 0.5
+    first = lines[:500]
+    if any(FIRST.match(line) or SECOND.match(line) for line in first):
+        return 0.95 if barred * 2 > len(lines) else 0.5
+    return 0.9 if any(PROCESS.match(line) or SLICE.match(line) for line in first) else 0.0
 
 
 KINDS: tuple[Kind, ...] = (

@@ -157,17 +157,32 @@ NAMES = re.compile(
     re.MULTILINE,
 )
 
+LOG = re.compile(LOG_HEAD.pattern, re.MULTILINE)
+CARD = re.compile(GPU_LINE.pattern, re.MULTILINE | re.ASCII)
+QUOTED = re.compile(
+    r"^ {4}|^\s*GPU [0-9A-Fa-f:.]{10,16}\s*$|^[A-Z][^:]{1,50} : |^\s*=+NVSMI|^# sim"
+)
+
 
 def recognise(text: str) -> float:
-    """By the log's head, a card's line, or headings and names that only this output has."""
-    head = text[:200_000]
-    if re.search(r"^\s{0,40}=+NVSMI LOG=+\s*$", head, re.MULTILINE):
+    """By the log's head, a card's line, or headings and names that only this output has.
+
+    Less sure where most lines are neither pairs nor indented: a report that quotes a part.
+    """
+    head = text[:100_000]
+    if "GPU" not in head and " : " not in head:
+        return 0.0
+    found = bool(MARKS.search(head)) + bool(NAMES.search(head))
+    log = LOG.search(head)
+    if not found and not log:
+        return 0.0
+    lines = [line for line in head.split("\n") if line.strip()][:300]
+    ours = [bool(QUOTED.match(line)) for line in lines]
+    if sum(ours) * 3 < len(lines) * 2 or not any(ours[:4]):
+        return 0.5
+    if log:
         return 1.0
-    card = re.search(GPU_LINE.pattern, head, re.MULTILINE | re.ASCII)
-    known = bool(MARKS.search(head)) + bool(NAMES.search(head))
-    if card and known:
-        return 0.95
-    return 0.9 if known == 2 else 0.8 * known
+    return 0.95 if found == 2 or CARD.search(head) else 0.8
 
 
 KINDS: tuple[Kind, ...] = (

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from multigpu.hardware import Gpu, Host
 from tests.rigs import nvidia_facts as facts
 from tests.rigs.dialect import Dialect
-from tests.rigs.nvidia_facts import Node, nvml_bus_id, switched, watts, yes
+from tests.rigs.nvidia_nodes import NA, Node, nvml_bus_id, switched, watts, yes
 
 SIMULATED = "simulated: made up by tests/rigs"
 TIMESTAMP = "Thu Nov 14 14:58:00 2024"
@@ -161,7 +161,7 @@ def query_csv(
 
 
 def _cell(value: str, unit: str) -> str:
-    if value == facts.NA:
+    if value == NA:
         return "[N/A]"
     return f"{value} {unit}" if unit else value
 
@@ -215,4 +215,4 @@ def _field(host: Host, gpu: Gpu, dialect: Dialect, name: str) -> str:
     if name.startswith(("clocks_event_reasons.", "clocks_throttle_reasons.")):
         return "Active" if reason in gpu.throttle_reasons else "Not Active"
     value = cells[name]
-    return facts.NA if value is None else str(value)
+    return NA if value is None else str(value)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, GpuProcess, Host, MigDevice, PcieLink
 from tests.rigs.dialect import Dialect
-from tests.rigs.nvidia_facts import REASONS
+from tests.rigs.nvidia_health import REASONS
 from tests.rigs.strategies import mig_devices, nvidia_hosts, remapped_rows
 
 BEFORE_AMPERE = ("Pascal", "Volta", "Turing")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from multigpu.hardware import Gpu, Host
 from tests.rigs.dialect import Dialect
-from tests.rigs.nvidia_facts import NA, nvml_bus_id
+from tests.rigs.nvidia_nodes import NA, nvml_bus_id
 
 ERROR = "ERR!"
 
