@@ -151,7 +151,7 @@ EVENTS = st.one_of(
 
 
 def identity(event: KernelEvent) -> object:
-    return event.kind, event.address, event.code, event.pid
+    return event.kind, event.address, event.code, event.pid if event.code is None else None
 
 
 @st.composite
@@ -313,6 +313,18 @@ def test_the_ring_timeout_of_an_amd_card_names_the_process() -> None:
     )
     (event,) = read_kernel(log).value
     assert (event.kind, event.pid, event.process) == ("amdgpu-timeout", 940066, "llama-server")
+
+
+def test_a_card_lost_at_load_has_the_time_of_the_first_of_its_three_lines() -> None:
+    log = (
+        "[14387.209961] NVRM: The NVIDIA GPU 0000:5d:00.0\n"
+        "               NVRM: (PCI ID: 10de:2330) installed in this system has\n"
+        "               NVRM: fallen off the bus and is not responding to commands.\n"
+    )
+    (event,) = read_kernel(log).value
+    assert (event.kind, event.address) == ("off-the-bus", "0000:5d:00.0")
+    assert event.time == "14387.209961"
+    assert read_kernel(log).unread == ()
 
 
 def test_a_process_killed_for_memory_is_one_event() -> None:

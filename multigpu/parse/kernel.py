@@ -44,7 +44,8 @@ class _Log:
     def __init__(self) -> None:
         self.events: dict[object, KernelEvent] = {}
         self.uuids: dict[str, str] = {}
-        self.pending: str | None = None  # card of a message that runs over three lines
+        # Card and first line of a message that runs over three; the other two may lack a prefix.
+        self.pending: tuple[str | None, Line | None] = (None, None)
         self.last: object = None
         self.serial = 0
 
@@ -61,11 +62,12 @@ class _Log:
     def _continues(self, line: Line) -> bool:
         """Lines that mean something only after another one."""
         if match := OFF_THE_BUS_1.search(line.text):
-            self.pending = address(match[1])
+            self.pending = (address(match[1]), line)
         if match := OFF_THE_BUS_3.search(line.text):
-            event = KernelEvent("off-the-bus", self.pending, text=match[1], time=line.time)
-            self._put(line, event)
-            self.pending = None
+            card, first = self.pending
+            stamped = line if line.time or first is None else first
+            self._put(stamped, KernelEvent("off-the-bus", card, text=match[1], time=stamped.time))
+            self.pending = (None, None)
             return True
         if match := AER_DETAIL.search(line.text):
             said = match[2].strip()
@@ -118,8 +120,9 @@ def _merged(known: KernelEvent, more: KernelEvent) -> KernelEvent:
 def _recognise(text: str) -> float:
     """Sure with an Xid; less with nothing but the stamps of a kernel log."""
     head = text[:200_000]
-    if XID.search(head) or SXID.search(head):
+    if "Xid (" in head and (XID.search(head) or SXID.search(head)):
         return 0.97
+    head = head[:60_000]
     log = _Log()
     found = {log.add(split(line)) for line in head.split("\n") if INTERESTING.search(line)}
     # nvidia-smi prints the sentence about the device handle; it makes no kernel log.

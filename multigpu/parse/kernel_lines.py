@@ -33,6 +33,7 @@ _PARTS = tuple(
 # Stamps that only the kernel's own log bears.
 STAMPED = re.compile(
     r"^(?:<\d{1,3}>|[a-z]{1,9}\s{0,8}:[a-z]{3,7}\s{0,8}: )?\[ {0,12}\d{1,8}\.\d{6}\] "
+    rf"|^\[\w{{3}} \w{{3}} [ \d]\d {_CLOCK} \d{{4}}\] "
     rf"|^\w{{3}} [ \d]\d {_CLOCK} \S{{1,255}} kernel: |^kern  :[a-z]",
     re.ASCII | re.MULTILINE,
 )

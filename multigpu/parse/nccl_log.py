@@ -204,6 +204,8 @@ def transport(written: str) -> str:
 def _recognise(text: str) -> float:
     """Surest with channel lines; a stray line among other output is not enough to claim it."""
     head = text[:200_000]
+    if "CCL" not in head:
+        return 0.0
     if re.search(r" -> \d{1,6}\[[0-9a-f]+\](?: \[\w+\])? via \S", head, re.ASCII):
         return 0.95
     count = len(re.findall(r"\] (?:\S{1,300}:\d{1,6} )?NCCL (?:INFO|WARN) ", head, re.ASCII))

@@ -44,6 +44,14 @@ CONCLUDED = re.compile(r"^# Collective test (?:starting|concluded): ")
 FAILURE = re.compile(r"(Test (?:NCCL |CUDA |HIP )?failure .{1,300})$")
 ROOT = re.compile(r"^-?\d{1,6}$", re.ASCII)
 NUMBER = re.compile(r"^-?\d{1,18}(?:\.\d{1,9})?(?:[eE][+-]?\d{1,2})?$", re.ASCII)
+TYPES = ("float", "half", "double", "int8", "int32", "int64", "f8e4m3", "f8e5m2")
+HEADER_ANYWHERE = re.compile(
+    r"(?:^|>: ?)#\s+(?:size\s+count\b|Avg bus bandwidth)", re.ASCII | re.MULTILINE
+)
+ROW_ANYWHERE = re.compile(
+    r"^[ \t]{0,40}\d{1,18}[ \t]+\d{1,18}[ \t]+b?(?:u?" + "|u?".join(TYPES) + r")\d{0,2}[ \t]+\S",
+    re.ASCII | re.MULTILINE,
+)
 CELLS = 8  # time, algbw, busbw and wrong, twice
 
 
@@ -223,11 +231,10 @@ def _cell(tokens: list[str], has_error: bool) -> NcclTestCell:
 
 def _recognise(text: str) -> float:
     """The table's header or one of its rows; below an NCCL log with channel lines."""
-    head = text[:400_000]
-    if re.search(r"(?:^|>: ?)#\s+(?:size\s+count\b|Avg bus bandwidth)", head, re.MULTILINE):
+    head = text[:200_000]
+    if ("busbw" in head or "Avg bus" in head) and HEADER_ANYWHERE.search(head):
         return 0.9
-    row = r"^\s*\d{1,18}\s+\d{1,18}\s+(?:float|half|bfloat16|double|u?int\d{1,2}|f8e\dm\d)\s+\S"
-    return 0.8 if re.search(row, head, re.MULTILINE | re.ASCII) else 0.0
+    return 0.8 if any(word in head for word in TYPES) and ROW_ANYWHERE.search(head) else 0.0
 
 
 KINDS = (

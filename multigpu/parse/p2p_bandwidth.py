@@ -188,6 +188,8 @@ class _Run:
 
 def _recognise(text: str) -> float:
     head = text[:200_000]
+    if "P2P" not in head and "Access Peer" not in head:
+        return 0.0
     patterns = (BANNER.pattern, r"^\s*(?:Uni|Bi)?\w* ?P2P=(?:Enabled|Disabled) (?:Band|Lat)")
     if any(re.search(pattern, head, re.MULTILINE) for pattern in patterns):
         return 0.93
