@@ -161,3 +161,12 @@ def test_rubbish_in_the_middle_hides_only_what_follows() -> None:
     text = json.dumps({"hidden_size": 4096, "broken": "HERE", "n_layer": 3, **keys})
     found = read_hf_config(text.replace('"HERE"', '"HE"RE')).value
     assert (found.hidden_size, found.num_hidden_layers) == (4096, None)
+
+
+def test_a_fragment_without_braces_is_read() -> None:
+    fragment = '  "hidden_size": 4096,\n  "num_hidden_layers": 32,\n  "vocab_size": 320'
+    reading = read_hf_config(f"$ cat config.json\n{fragment}")
+    found = reading.value
+    assert HF_CONFIG.recognise(fragment) > 0
+    assert (found.hidden_size, found.num_hidden_layers, found.vocab_size) == (4096, 32, None)
+    assert [line.line for line in reading.unread] == [1, 4]

@@ -66,35 +66,43 @@ class ModelConfig:
 def read_hf_config(document: str) -> Reading[ModelConfig]:
     """A config.json; of one that was cut, what came before the cut."""
     lines = Lines(document)
-    config, end = _object(document)
-    for index in range(document.count("\n", 0, end) + 1 if config else 0):
-        lines.mark(index)
+    config, start, end = _object(document)
+    if config:
+        for index in range(document.count("\n", 0, start), document.count("\n", 0, end) + 1):
+            lines.mark(index)
     return lines.reading(_model_config(config) if config else ModelConfig())
 
 
-def _object(document: str) -> tuple[dict[str, object], int]:
-    """The first JSON object and the offset where it ends; a cut one is closed at a comma."""
-    start = document.find("{")
+# A fragment begins with a key on a line of its own.
+KEY = re.compile(r'^[ \t]*"\w{1,80}"[ \t]*:', re.MULTILINE)
+
+
+def _object(document: str) -> tuple[dict[str, object], int, int]:
+    """The first JSON object, where it begins and ends; a cut one is closed at a comma."""
+    start, key = document.find("{"), KEY.search(document)
+    if key is not None and (start < 0 or key.start() < start):
+        found, _, end = _object("{" + document[key.start() :])
+        return found, key.start(), max(end - 1, 0) + key.start()
     if start < 0:
-        return {}, 0
+        return {}, 0, 0
     try:
         value, end = json.JSONDecoder().raw_decode(document, start)
-        return mapping(value), end
+        return mapping(value), start, end
     except json.JSONDecodeError as error:
         return _cut(document, start, error.pos)
     except (ValueError, RecursionError):
         return _cut(document, start, len(document))
 
 
-def _cut(document: str, start: int, broken: int) -> tuple[dict[str, object], int]:
+def _cut(document: str, start: int, broken: int) -> tuple[dict[str, object], int, int]:
     """Up to a comma outside of strings, brackets closed; the last comma that gives an object."""
     for end, closing in reversed(_commas(document, start, broken)[-20:]):
         try:
             value = json.loads(document[start:end] + closing)
         except (ValueError, RecursionError):
             continue
-        return mapping(value), end
-    return {}, 0
+        return mapping(value), start, end
+    return {}, 0, 0
 
 
 # A string without its end counts to the end, so that no part of it is looked at twice.
@@ -205,22 +213,31 @@ def _layers(config: Mapping[str, object]) -> int | None:
     return max((count for count in counts if count is not None), default=None)
 
 
+SIZE = r'"(?:num_hidden_layers|hidden_size|n_embd|vocab_size|num_attention_heads)"\s*:'
+WHOLE_FILE = signature(r"\A\s*\{", r'"(?:architectures|model_type)"\s*:', SIZE)
+FRAGMENT = signature(
+    r'^\s*"(?:num_(?:hidden_layers|attention_heads|key_value_heads)|hidden_size|vocab_size)"\s*:\s*\d',
+    sure=0.8,
+)
+
+
+def recognise_hf_config(document: str) -> float:
+    """A whole file, or a fragment with one of its sizes."""
+    return max(WHOLE_FILE(document), FRAGMENT(document))
+
+
 KINDS = (
     Kind(
         "hf-config",
         "Hugging Face config.json of a model",
-        signature(
-            r"\A\s*\{",
-            r'"(?:architectures|model_type)"\s*:',
-            r'"(?:num_hidden_layers|hidden_size|n_embd|vocab_size|num_attention_heads)"\s*:',
-        ),
+        recognise_hf_config,
         read_hf_config,
     ),
     Kind(
         "gguf-metadata",
         "metadata of a GGUF file as llama.cpp prints it",
         # Below llama-cpp-log, whose texts hold such a block too.
-        signature(r"(?:print_meta|print_info): +\w[\w. ]* *= |llama_model_loader: - kv ", sure=0.8),
+        signature(r"(?:print_meta|print_info): +\w[\w. ]* *= |llama_model_loader: - ", sure=0.8),
         read_gguf_metadata,
     ),
 )

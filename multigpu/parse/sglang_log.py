@@ -171,7 +171,10 @@ KINDS = (
         signature(
             r"server_args=ServerArgs\(|The server is fired up and ready to roll"
             r"|KV Cache is allocated\. (?:dtype: \S+, )?#tokens:|Load weight (?:begin|end)\."
-            r"|\bmax_total_num_tokens=\d+, |Init torch distributed (?:begin|ends)\.",
+            r"|\bmax_total_num_tokens=\d+, |Init torch distributed (?:begin|ends)\."
+            r"|Capture .{1,60}graph (?:begin|end)\. |Memory pool end\. avail mem="
+            r"|^\[\d{4}-\d\d-\d\d [\d:]{8}(?: [DTPE]P\d+)*\] (?:Prefill|Decode) batch"
+            r"|^\[\d{4}-\d\d-\d\d [\d:]{8}(?: [DTPE]P\d+)+\] ",
             sure=0.95,
         ),
         read_sglang_log,

@@ -26,7 +26,9 @@ from multigpu.parse.engine_scan import (
 )
 from multigpu.parse.reading import Kind, Lines, Reading, signature
 
-TAG = re.compile(r"\((EngineCore|Worker|VllmWorker)([\w ]{0,40}?)(?: rank=(\d{1,4}))? pid=(\d+)\)")
+TAG = re.compile(
+    r"\((EngineCore|Worker|VllmWorker)([\w ]{0,40}?)(?: rank=(\d{1,4}))? pid=(\d{1,9})\)", re.ASCII
+)
 PART = re.compile(r"(DP|PP|TP)(\d{1,4})", re.ASCII)
 FREE = re.compile(rf"Free memory on device(?: [\w:]+)? \(({REAL})/({REAL}) GiB\) on startup")
 ACTUAL = re.compile(rf"({REAL}) GiB for peak activation", re.ASCII)
@@ -244,7 +246,8 @@ KINDS = (
             r"|\bModel loading took [\d.]+ ?GiB|\bGPU KV cache size: [\d,]+ tokens"
             r"|\bvLLM is using nccl==|Available KV cache memory: |Maximum concurrency for [\d,]+ "
             r"|\((?:EngineCore(?:_DP\d+)?|Worker(?:_\w+)?|VllmWorker[^)]*|APIServer\w*) pid=\d+\)"
-            r"|\[(?:gpu_model_runner|gpu_worker|kv_cache_utils|custom_all_reduce|pynccl)\.py:\d+\]",
+            # The logger's own format.
+            r"|\b(?:INFO|WARNING|ERROR|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d \[?\w+\.py:\d+\]",
             sure=0.95,
         ),
         read_vllm_log,
