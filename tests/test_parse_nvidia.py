@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import time
 import timeit
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,12 @@ from hypothesis import strategies as st
 from multigpu.hardware import Gpu, Host
 from multigpu.parse import nvidia, pci
 from multigpu.parse.nvidia import (
-    compute_capability,
     read_numbers,
     read_query,
     read_refusals,
     read_xml,
     recognise,
 )
-from multigpu.parse.nvidia_lost import refusals
 from multigpu.parse.nvidia_text import read_text
 from tests.rigs.dialect import Dialect
 from tests.rigs.nvidia_smi import query_text, query_xml
@@ -117,38 +116,12 @@ def test_a_stand_in_that_says_so_is_simulated() -> None:
     assert not read_query(CARD.format(FB)).simulated
 
 
-@pytest.mark.parametrize(
-    ("architecture", "name", "expected"),
-    [
-        ("Ampere", "NVIDIA GeForce RTX 3090", (8, 6)),
-        ("Ampere", "NVIDIA A100-SXM4-40GB", (8, 0)),
-        ("Pascal", "Tesla P100-PCIE-16GB", (6, 0)),
-        ("Blackwell", "NVIDIA GeForce RTX 5090", (12, 0)),
-        ("Blackwell", "NVIDIA B200", (10, 0)),
-        ("Blackwell", "NVIDIA GB10", (12, 1)),
-        ("Hopper", "NVIDIA H100 80GB HBM3", (9, 0)),
-        ("Rubin", "NVIDIA R100", None),
-        (None, "Graphics Device", None),
-    ],
-)
-def test_the_architecture_tells_the_compute_capability_where_nothing_else_does(
-    architecture: str | None, name: str, expected: tuple[int, int] | None
-) -> None:
-    assert compute_capability(architecture, name) == expected
-
-
 def test_the_csv_numbers_cards_by_address() -> None:
     text = "1, 00000000:04:00.0, 8.6\n0, 00000000:01:00.0, [N/A]\nField is not valid\n"
     rows = read_numbers(text)
     assert rows["0000:04:00.0"] == nvidia.Numbered(1, (8, 6))
     assert rows["0000:01:00.0"] == nvidia.Numbered(0, None)
     assert len(rows) == 2
-
-
-def test_a_refused_handle_names_its_card() -> None:
-    text = "Unable to determine the device handle for GPU 0000:04:00.0: Unknown Error\n"
-    assert read_refusals(text) == {"0000:04:00.0": "Unknown Error"}
-    assert read_refusals("Unable to determine the device handle for GPU1: GPU is lost") == {}
 
 
 # --- what releases print of made-up hosts ---------------------------------------------------------
@@ -252,32 +225,6 @@ def test_a_small_window_says_nothing_in_a_guest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "index", "address", "words"),
-    [
-        ("GPU 0000:02:00.0: GPU is lost.  Reboot the system", None, "0000:02:00.0", "GPU is lost."),
-        ("GPU0000:CB:00.0: Unknown Error", None, "0000:cb:00.0", "Unknown Error"),
-        ("GPU1: 0000:34:00.0: Unknown Error", 1, "0000:34:00.0", "Unknown Error"),
-        ("GPU1: Unknown Error", 1, None, "Unknown Error"),
-        ("GPU 0: Unknown Error", 0, None, "Unknown Error"),
-    ],
-)
-def test_every_spelling_of_a_refused_handle_is_read(
-    line: str, index: int | None, address: str | None, words: str
-) -> None:
-    (refusal,) = refusals(f"Unable to determine the device handle for {line}\n" * 2)
-    assert (refusal.index, refusal.pci_bus_id) == (index, address)
-    assert refusal.words.startswith(words)
-
-
-def test_a_refused_card_takes_its_index_and_the_others_make_room() -> None:
-    line = "Unable to determine the device handle for GPU0: 0000:34:00.0: Unknown Error\n"
-    first, second = read_xml(line + CARD.format(FB)).value.gpus
-    assert (first.index, first.pci_bus_id, first.memory_mib) == (0, "0000:34:00.0", None)
-    assert (second.index, second.pci_bus_id, second.memory_mib) == (1, "0000:01:00.0", 24576)
-    assert len(read_query(line + CARD.format(FB)).gpus) == 1
-
-
-@pytest.mark.parametrize(
     "text",
     [
         CARD.format(FB),
@@ -293,29 +240,7 @@ def test_the_xml_and_its_parts_are_recognised(text: str) -> None:
 def test_eight_cards_are_read_in_a_few_milliseconds() -> None:
     gpus = tuple(Gpu(i, memory_mib=81559, pci_bus_id=f"0000:{i:02x}:00.0") for i in range(8))
     text = query_xml(Host("rig", gpus=gpus), Dialect())
-    assert min(timeit.repeat(lambda: read_xml(text), number=1, repeat=5)) < 0.02
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("Tesla V100-SXM2...", (7, 0)),
-        ("NVIDIA RTX PRO 6000 Blac...", (12, 0)),
-        ("NVIDIA A10...", None),
-        ("NVIDIA RTX 6000 Ada Generation", (8, 9)),
-        ("NVIDIA GeForce GTX 1660 Ti", (7, 5)),
-        ("NVIDIA A10G", (8, 6)),
-        ("A100-PCIE-40GB", (8, 0)),
-        ("NVIDIA GB300", (10, 3)),
-        ("NVIDIA GeForce RTX 4080 SUPER", (8, 9)),
-        ("Quadro P2000", (6, 1)),
-        ("NVIDIA GeForce GT 710", None),
-    ],
-)
-def test_the_name_tells_the_compute_capability_where_no_architecture_does(
-    name: str, expected: tuple[int, int] | None
-) -> None:
-    assert compute_capability(None, name) == expected
+    assert min(timeit.repeat(lambda: read_xml(text), timer=time.process_time, number=1)) < 0.02
 
 
 @given(st.text())

@@ -64,7 +64,7 @@ def read_xml(text: str) -> Reading[Query]:
 
 
 def _read(text: str) -> tuple[Query, list[Unread]]:
-    text = valid(text) or ""
+    text = (valid(text) or "").lstrip("\ufeff")
     start, end = _extent(text)
     body = text[start:end]
     unread = _around(text, start, end)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from multigpu.hardware import Gpu, GpuProcess, MigDevice, PcieLink, RemappedRows
 from multigpu.parse import pci
@@ -28,6 +28,7 @@ from multigpu.parse.nvidia_paths import (
 from multigpu.parse.shape import number, text, whole, word
 
 Cells = dict[str, str]
+Known = dict[str, str | None]
 
 
 @dataclass
@@ -85,19 +86,30 @@ def gpu(index: int, card: Card, bus_id: str | None = None) -> Gpu:
     printed in it.
     """
     cells = {name: known(card.cells, paths) for name, paths in PATHS.items()}
-    printed, memory, mig = count(cells["index"]), count(cells["memory_total"]), switch(cells["mig"])
-    unified = _unified(cells, memory)
-    told = memory is not None or bool(unified) or bool(mig)
+    found = _with_memory(_identity(index, cells, bus_id), cells)
+    told = found.memory_mib is not None or bool(found.unified_memory) or bool(found.mig)
     accounted = told or not card.memory_asked or card.cut is not None
+    return replace(
+        found,
+        throttle_reasons=throttle_reasons(card.cells),
+        ecc_corrected=ecc_errors(card.cells, ECC_CORRECTED),
+        ecc_uncorrected=ecc_errors(card.cells, ECC_UNCORRECTED),
+        remapped_rows=_remapped_rows(cells),
+        retired_pages=_sum(count(cells["retired_single"]), count(cells["retired_double"])),
+        retired_pages_pending=yes(cells["retired_pending"]),
+        mig_devices=tuple(_slice(number, device) for number, device in enumerate(card.slices)),
+        processes=tuple(p for p in map(_process, card.processes) if p is not None),
+        error=fault(card.cells, accounted) or card.cut,
+    )
+
+
+def _identity(index: int, cells: Known, bus_id: str | None) -> Gpu:
+    """Who the card is, where it sits, how it is set, and what it draws."""
+    printed = count(cells["index"])
     return Gpu(
         index=index if printed is None else printed,
         uuid=cells["uuid"],
         name=cells["name"],
-        memory_mib=memory,
-        memory_free_mib=count(cells["memory_free"]),
-        memory_reserved_mib=count(cells["memory_reserved"]),
-        memory_used_mib=count(cells["memory_used"]),
-        unified_memory=unified,
         pci_bus_id=pci.address(bus_id or "") or pci.address(cells["bus_id"] or ""),
         pcie=_link(cells),
         compute_capability=_capability(cells),
@@ -109,24 +121,27 @@ def gpu(index: int, card: Card, bus_id: str | None = None) -> Gpu:
         power_draw_w=number(cells["power_draw"]),
         temperature_c=whole(cells["temperature"]),
         performance_state=cells["performance_state"],
-        throttle_reasons=throttle_reasons(card.cells),
         persistence_mode=switch(cells["persistence_mode"]),
         compute_mode=cells["compute_mode"],
         display_attached=switch(cells["display_active"]),
-        bar1_memory_mib=count(cells["bar1"]),
-        resizable_bar=_resizable_bar(count(cells["bar1"]), memory, cells["virtualization"]),
         ecc=switch(cells["ecc"]),
-        ecc_corrected=ecc_errors(card.cells, ECC_CORRECTED),
-        ecc_uncorrected=ecc_errors(card.cells, ECC_UNCORRECTED),
-        remapped_rows=_remapped_rows(cells),
-        retired_pages=_sum(count(cells["retired_single"]), count(cells["retired_double"])),
-        retired_pages_pending=yes(cells["retired_pending"]),
+        mig=switch(cells["mig"]),
         recovery_action=cells["recovery_action"],
         fabric_state=cells["fabric_state"],
-        mig=mig,
-        mig_devices=tuple(_slice(index, cells) for index, cells in enumerate(card.slices)),
-        processes=tuple(p for p in map(_process, card.processes) if p is not None),
-        error=fault(card.cells, accounted) or card.cut,
+    )
+
+
+def _with_memory(found: Gpu, cells: Known) -> Gpu:
+    memory, bar1 = count(cells["memory_total"]), count(cells["bar1"])
+    return replace(
+        found,
+        memory_mib=memory,
+        memory_free_mib=count(cells["memory_free"]),
+        memory_reserved_mib=count(cells["memory_reserved"]),
+        memory_used_mib=count(cells["memory_used"]),
+        unified_memory=_unified(cells, memory),
+        bar1_memory_mib=bar1,
+        resizable_bar=_resizable_bar(bar1, memory, cells["virtualization"]),
     )
 
 
@@ -146,7 +161,7 @@ def yes(cell: str | None) -> bool | None:
     return {"Yes": True, "No": False}.get(cell or "")
 
 
-def _link(cells: dict[str, str | None]) -> PcieLink:
+def _link(cells: Known) -> PcieLink:
     return PcieLink(
         gen_current=count(cells["gen_current"]),
         gen_max=count(cells["gen_max"]),
@@ -158,7 +173,7 @@ def _link(cells: dict[str, str | None]) -> PcieLink:
     )
 
 
-def _capability(cells: dict[str, str | None]) -> tuple[int, int] | None:
+def _capability(cells: Known) -> tuple[int, int] | None:
     """As printed (CSV), else by architecture and name."""
     match = re.fullmatch(r"(\d{1,3})\.(\d{1,2})", cells["compute_cap"] or "", re.ASCII)
     if match:
@@ -166,7 +181,7 @@ def _capability(cells: dict[str, str | None]) -> tuple[int, int] | None:
     return compute_capability(cells["architecture"], cells["name"])
 
 
-def _unified(cells: dict[str, str | None], memory: int | None) -> bool | None:
+def _unified(cells: Known, memory: int | None) -> bool | None:
     """True on machines whose GPU shares the processor's memory.
 
     Grace Hopper and Grace Blackwell answer ATS (address translation by the processor) or have an
@@ -189,7 +204,7 @@ def _resizable_bar(bar1: int | None, memory: int | None, virtualization: str | N
     return False if virtualization in (None, "None") else None
 
 
-def _remapped_rows(cells: dict[str, str | None]) -> RemappedRows | None:
+def _remapped_rows(cells: Known) -> RemappedRows | None:
     rows = RemappedRows(
         correctable=count(cells["remapped_corr"]),
         uncorrectable=count(cells["remapped_unc"]),

@@ -42,7 +42,7 @@ def read_query_gpu(text: str, fields: Sequence[str] | None = None) -> Reading[Qu
     Without them, the first line that looks like a header is it, and rows of our own query
     (index, pci.bus_id, compute_cap) need none.
     """
-    lines = Lines(text)
+    lines = Lines(text.lstrip("\ufeff"))
     header = list(fields) if fields is not None else None
     rows: list[dict[str, str]] = []
     for index, line in lines:
