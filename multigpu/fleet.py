@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 from multigpu.cautions import Caution, Severity, warnings
 from multigpu.cautions.links import lanes
+from multigpu.grants import granted
 from multigpu.hardware import Gpu, Host
 from multigpu.islands import members
-from multigpu.peer_access import granted
 from multigpu.screen.cards import short_name
 from multigpu.screen.text import NARROWEST, WIDEST, in_runs, natural, wrapped
 

@@ -1,11 +1,7 @@
 """Is P2P on? Three layers answer apart, and one yes says nothing about the next.
 
 1. The driver grants access for a pair (`nvidia-smi topo -p2p`): a grant, not a proof.
-2. NCCL chooses a transport. Its default (src/graph/paths.cc, ncclTopoCheckP2p, since NCCL 2.21 at
-   the latest): P2P where the driver grants it and the way is NVLink or stays below a host bridge
-   (PIX, PXB); across host bridges or sockets (PHB, NODE, SYS) only in a group of two on an AMD
-   processor. `NCCL_P2P_LEVEL` overrides; only the channel lines of its log prove what was used.
-   RCCL takes P2P wherever it is granted (its paths.cc).
+2. NCCL chooses a transport (see multigpu.transport); only its log proves what was used.
 3. vLLM's custom all-reduce (vLLM 0.33, custom_all_reduce.py, platforms/rocm.py): 2, 4, 6 or 8
    cards; two need the grant, more need a full NVLink mesh (XGMI on ROCm, and gfx94/gfx95 only).
 """
@@ -17,20 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations
 
-from multigpu.hardware import GpuPair, HopKind, Host, P2p, Path, Vendor
+from multigpu.grants import MEANING, granted, named
+from multigpu.hardware import GpuPair, Host, P2p, Vendor
 from multigpu.islands import full_mesh, islands
+from multigpu.transport import Transport, transport
 
-MEANING = {
-    P2p.OK: "granted",
-    P2p.CHIPSET_NOT_SUPPORTED: "chipset not supported",
-    P2p.GPU_NOT_SUPPORTED: "GPU not supported",
-    P2p.TOPOLOGY_NOT_SUPPORTED: "topology not supported",
-    P2p.NOT_SUPPORTED: "not supported",
-    P2p.DISABLED_BY_REGISTRY: "disabled by a driver registry key",
-    P2p.UNKNOWN: "status unknown",
-}
 WORLD_SIZES = (2, 4, 6, 8)
-PCI_VENDORS = {"1022": "AMD", "1d94": "AMD", "8086": "Intel"}
 
 
 class Verdict(StrEnum):
@@ -41,16 +29,6 @@ class Verdict(StrEnum):
     NO = "no"
     BY_DESIGN = "off by design"
     UNKNOWN = "unknown"
-
-
-class Transport(StrEnum):
-    """How NCCL or RCCL moves data between two cards of a host."""
-
-    NVLINK = "P2P over NVLink"
-    XGMI = "P2P over XGMI"
-    PCIE = "P2P over PCIe"
-    SHM = "shared memory"
-    UNKNOWN = "?"
 
 
 @dataclass(frozen=True)
@@ -88,20 +66,6 @@ def peer_access(host: Host, gpus: Sequence[int]) -> PeerAccess:
 Pairs = dict[tuple[int, int], GpuPair | None]
 
 
-def granted(pair: GpuPair | None) -> bool | None:
-    """True when the driver grants both directions that were seen, None when none was."""
-    if pair is None or pair.p2p_read is None:
-        return None
-    return pair.p2p_read is P2p.OK and pair.p2p_write in (P2p.OK, None)
-
-
-def named(pairs: Sequence[tuple[int, int]]) -> str:
-    """`0-1, 2-3`; a count where there are more than four."""
-    if len(pairs) > 4:
-        return f"{len(pairs)} pairs"
-    return ", ".join(f"{a}-{b}" for a, b in pairs)
-
-
 # --- 1: the driver ----------------------------------------------------------------------------
 
 
@@ -133,55 +97,6 @@ def _refusal(pair: GpuPair) -> str:
 
 
 # --- 2: NCCL and RCCL -------------------------------------------------------------------------
-
-
-def processor_vendor(host: Host) -> str | None:
-    """AMD or Intel, by the root ports above the cards; None in a guest, which shows none."""
-    found = {
-        PCI_VENDORS.get((hop.vendor or "").removeprefix("0x"))
-        for gpu in host.gpus
-        for hop in gpu.pcie.hops
-        if hop.kind is HopKind.ROOT_PORT
-    }
-    return found.pop() if len(found) == 1 else None
-
-
-def transport(host: Host, pair: GpuPair | None, group: Sequence[int]) -> Transport:
-    """What NCCL (RCCL on AMD) chooses by default for this pair within this group of cards."""
-    grant = granted(pair)
-    if pair is None or (grant is None and not pair.xgmi_links):
-        return Transport.UNKNOWN
-    if grant is False:
-        return Transport.SHM
-    if pair.xgmi_links:
-        return Transport.XGMI
-    if pair.nvlinks or _by_neighbour(host, pair, group):
-        return Transport.NVLINK
-    if host.gpu(pair.a).vendor is Vendor.AMD:
-        return Transport.PCIE
-    return _over_pcie(host, pair.path, len(group))
-
-
-def _over_pcie(host: Host, path: Path | None, size: int) -> Transport:
-    if path is None:
-        return Transport.UNKNOWN
-    if path in (Path.PIX, Path.PXB):
-        return Transport.PCIE
-    if size > 2:
-        return Transport.SHM
-    by_processor = {"AMD": Transport.PCIE, "Intel": Transport.SHM}
-    return by_processor.get(processor_vendor(host) or "", Transport.UNKNOWN)
-
-
-def _by_neighbour(host: Host, pair: GpuPair, group: Sequence[int]) -> bool:
-    """True when a third card of the group has NVLink to both (PATH_NVB)."""
-    for other in group:
-        if other in (pair.a, pair.b):
-            continue
-        first, second = host.pair(pair.a, other), host.pair(other, pair.b)
-        if first and second and first.nvlinks and second.nvlinks:
-            return True
-    return False
 
 
 def _nccl(host: Host, group: tuple[int, ...], pairs: Pairs) -> Answer:

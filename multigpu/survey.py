@@ -117,7 +117,7 @@ def _left_out(host: Host, columns: int) -> list[str]:
 
 
 def _setup(host: Host, columns: int) -> list[str]:
-    """What has no column at every width: product, NUMA, ECC, the kernel module, IOMMU, network cards."""
+    """What has no column at every width: product, NUMA, ECC, kernel module, IOMMU, NICs."""
     ecc = [gpu.index for gpu in host.usable if gpu.ecc]
     module = {"NVIDIA": "closed"}.get(host.module_license or "", "open")
     nodes = host.numa_nodes or 1
@@ -127,7 +127,7 @@ def _setup(host: Host, columns: int) -> list[str]:
         f"ECC on {'all cards' if len(ecc) == len(host.usable) else _indices(ecc)}" if ecc else "",
         f"{module} kernel module" if host.module_license else "",
         f"IOMMU {host.iommu}" if host.iommu else "",
-        f"NICs {', '.join(host.nics[:4])}{' …' if len(host.nics) > 4 else ''}" if host.nics else "",
+        f"{len(host.nics)} NIC{'' if len(host.nics) == 1 else 's'}" if host.nics else "",
     ]
     shown = " · ".join(word for word in words if word)
     return wrapped("  ", shown, columns) if shown and host.gpus else []

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.cautions import Caution, Severity, warnings
-from multigpu.cautions.kernel import AER_MANY
+from multigpu.cautions.kernel import AER_MANY, OTHERS
 from multigpu.hardware import (
     Gpu,
     GpuPair,
@@ -106,6 +106,12 @@ def test_a_lost_card_keeps_the_findings_of_the_others() -> None:
     assert rules(replace(host, gpus=(host.gpus[0], capped))) == ["gpu-unusable", "power-cap"]
 
 
+def test_seconds_since_1970_are_shown_as_a_date() -> None:
+    caution = one(rig(kernel_events=(xid(31, time="1747296001.000000"),)))
+    assert "last 2025-05-15 08:00:01 UTC" in caution.found
+    assert "last 77.5" in one(rig(kernel_events=(xid(31, time="77.5"),))).found
+
+
 @pytest.mark.parametrize("action", ["None", "N/A", "", None])
 def test_no_recovery_asked_is_no_caution(action: str | None) -> None:
     assert warnings(with_card(1, recovery_action=action)) == ()
@@ -173,6 +179,44 @@ def test_many_corrected_pcie_errors_mark_the_riser_and_few_do_not() -> None:
     caution = one(host(AER_MANY))
     assert caution.rule == "aer-errors" and "0000:00:01.0" in caution.found
     assert warnings(host(AER_MANY - 1)) == ()
+
+
+def test_a_few_corrected_errors_in_the_log_are_no_finding_and_one_that_is_not_is() -> None:
+    corrected = KernelEvent("aer", "0000:02:00.0", fatal=False, lines=2)
+    assert warnings(rig(kernel_events=(corrected,))) == ()
+    assert rules(rig(kernel_events=(corrected, corrected))) == ["aer-errors"]
+    fatal = one(rig(kernel_events=(replace(corrected, fatal=True),)))
+    assert fatal.severity is Severity.DANGER
+
+
+@pytest.mark.parametrize("kind", [*OTHERS])
+def test_a_failure_without_an_xid_is_said_with_the_card(kind: str) -> None:
+    event = KernelEvent(kind, "0000:02:00.0", text="made up")
+    caution = one(rig(kernel_events=(event, event)))
+    assert caution.rule == "driver-error" and "GPU 1, 2 times" in caution.found
+
+
+def test_an_event_that_names_the_card_by_uuid_alone_finds_it() -> None:
+    host = with_card(1, uuid="GPU-1")
+    event = KernelEvent("xid", None, 31, uuid="GPU-1")
+    assert one(replace(host, kernel_events=(event,))).gpus == (1,)
+
+
+def test_a_recovery_that_makes_a_card_unusable_is_said_once() -> None:
+    said = with_card(1, error="the driver asks for: GPU Reset", recovery_action="GPU Reset")
+    assert rules(said) == ["recovery-action"]
+    required = one(with_card(1, error="the driver asks for: GPU reset"))
+    assert required.rule == "gpu-unusable" and "--gpu-reset -i 1" in (required.do or "")
+
+
+def test_pages_that_wait_to_be_retired_are_said() -> None:
+    assert rules(with_card(1, retired_pages_pending=True)) == ["retired-pages-pending"]
+    assert warnings(with_card(1, retired_pages=5, retired_pages_pending=False)) == ()
+
+
+def test_a_crashed_process_is_a_note() -> None:
+    event = KernelEvent("segfault", process="VLLM::Worker")
+    assert one(rig(kernel_events=(event,))).severity is Severity.NOTE
 
 
 def test_a_pcie_error_of_another_device_is_no_finding_about_a_card() -> None:
@@ -495,7 +539,9 @@ def test_the_worst_comes_first_whatever_rule_found_it() -> None:
 
 EVENTS = st.builds(
     KernelEvent,
-    kind=st.sampled_from(["xid", "sxid", "aer", "pcie-bandwidth", "off-the-bus", "oom", "new"]),
+    kind=st.sampled_from(
+        ["xid", "sxid", "aer", "pcie-bandwidth", "off-the-bus", "oom", "dpc", "segfault", "new"]
+    ),
     address=st.none() | st.sampled_from(["0000:01:00.0", "0000:0a:00.0", "0000:ff:00.0"]),
     code=st.none() | st.integers(0, 200),
     text=st.none() | st.text(max_size=200),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, GpuPair, HopKind, Host, P2p, Path, PcieHop, PcieLink, Vendor
 from multigpu.islands import Island, connected, full_mesh, islands, members
-from multigpu.peer_access import Transport, Verdict, groups, peer_access, transport
+from multigpu.peer_access import Verdict, groups, peer_access
+from multigpu.transport import Transport, transport
 from tests.rigs.strategies import nvidia_hosts
 
 OK, CNS = P2p.OK, P2p.CHIPSET_NOT_SUPPORTED

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from pathlib import Path as File
 
 import pytest
 from hypothesis import given
@@ -15,10 +14,9 @@ from multigpu.cautions import Severity, warnings
 from multigpu.hardware import Gpu, GpuPair, GpuProcess, Host, LeftOut, P2p, Path, PcieLink, Vendor
 from multigpu.parse.capture import read
 from multigpu.survey import survey
+from tests import surveys
 from tests.hosts import NAMES, captured
 from tests.rigs.strategies import amd_hosts, nvidia_hosts
-
-GOLDEN = File(__file__).parent / "surveys"
 
 
 def machine(name: str) -> Host:
@@ -34,13 +32,13 @@ def rules(host: Host) -> list[str]:
     return [caution.rule for caution in warnings(host)]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.txt")))
+@pytest.mark.parametrize("name", surveys.NAMES)
 def test_a_screen_is_the_one_that_was_looked_at(name: str) -> None:
-    assert survey(machine(name)) == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+    assert surveys.screen(name) == (surveys.HERE / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def test_the_looked_at_screens_cover_the_kinds_of_machines() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.txt")} >= {
+    assert set(surveys.NAMES) >= {
         "2x3090-nvlink",
         "2x3090-one-lost",
         "4090+3090",
@@ -81,7 +79,6 @@ def test_a_real_machine_is_not_called_simulated() -> None:
         ("3x3090", ["p2p-refused"]),
         ("2x4090-vm", ["p2p-refused"]),
         ("2xA100-mig", ["mig-on"]),
-        ("2x3090-one-lost", ["gpu-unusable"]),
         ("no-gpu-driver-broken", ["capture-problem"]),
     ],
 )
@@ -91,8 +88,18 @@ def test_a_machine_has_the_warnings_it_deserves(name: str, expected: list[str]) 
     assert [c.rule for c in found if c.severity is not Severity.NOTE] == expected
 
 
+def test_a_lost_card_is_told_of_and_its_twin_is_not() -> None:
+    found = [c for c in warnings(machine("2x3090-one-lost")) if c.severity is Severity.BROKEN]
+    assert "gpu-unusable" in [c.rule for c in found]
+    assert {i for c in found for i in c.gpus} == {1}
+
+
 def test_a_desktop_and_a_tenant_on_a_card_are_two_findings() -> None:
-    assert {"vram-in-use", "mixed-architecture"} <= set(rules(machine("5090+3090")))
+    host = machine("5090+3090")
+    desktop = (GpuProcess(1, "/usr/lib/xorg/Xorg", 300), GpuProcess(2, "ollama", 6000))
+    gpu = replace(host.gpus[0], display_attached=True, processes=desktop)
+    host = replace(host, gpus=(gpu, host.gpus[1]))
+    assert {"vram-in-use", "display-attached", "mixed-architecture"} <= set(rules(host))
 
 
 def test_a_warning_says_found_costs_and_what_to_do() -> None:

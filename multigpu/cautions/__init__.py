@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 from multigpu.cautions import cards, health, kernel, links, machine, mixture, peers, tenants
 from multigpu.cautions.caution import TENANT_MIB, Caution, Severity
+from multigpu.grants import MEANING
 from multigpu.hardware import Host
-from multigpu.peer_access import MEANING
 
 __all__ = ["MEANING", "TENANT_MIB", "Caution", "Severity", "warnings"]
 

@@ -13,8 +13,8 @@ from multigpu.cautions.caution import (
     listed,
     names,
 )
-from multigpu.cautions.kernel import affected, is_loss, of_card
-from multigpu.hardware import Gpu, Host, KernelEvent, Vendor
+from multigpu.cautions.kernel import affected, is_loss, of_card, when
+from multigpu.hardware import Gpu, Host, Vendor
 
 OFF_THE_BUS = (
     "power cables, another slot, no riser; a card that falls off again under load is short of "
@@ -32,9 +32,10 @@ def _lost(host: Host) -> Iterator[Caution]:
     who += [f"the card at {address}" for address in elsewhere]
     gone = any(host.gpu(index).error is not None for index in gpus) or bool(elsewhere)
     last = losses[-1]
+    at = f" ({when(last)})" if last.time else ""
     yield Caution(
         "gpu-lost",
-        f"{' and '.join(who) or 'a card'} fell off the PCIe bus{_when(last)}{_quoted(last.text)}",
+        f"{' and '.join(who) or 'a card'} fell off the PCIe bus{at}{_quoted(last.text)}",
         "it is gone until a reboot; a service that spans it stops"
         if gone
         else "it can happen again, and a service that spans it stops",
@@ -45,17 +46,13 @@ def _lost(host: Host) -> Iterator[Caution]:
     )
 
 
-def _when(event: KernelEvent) -> str:
-    return f" ({event.time})" if event.time else ""
-
-
 def _quoted(text: str | None) -> str:
     return f': "{text.strip()[:100]}"' if text and text.strip() else ""
 
 
 def _unusable(host: Host) -> Iterator[Caution]:
     """Cards with an error, one warning per error."""
-    for error, gpus in alike(host.gpus, lambda gpu: gpu.error).items():
+    for error, gpus in alike(host.gpus, _error).items():
         if host.problems and error.startswith("the driver does not answer"):
             continue
         yield Caution(
@@ -68,6 +65,14 @@ def _unusable(host: Host) -> Iterator[Caution]:
         )
 
 
+ASKED = "the driver asks for"
+
+
+def _error(gpu: Gpu) -> str | None:
+    """What keeps the card out; a recovery that is asked for has a caution of its own."""
+    return None if (gpu.error or "").startswith(ASKED) and _action(gpu) else gpu.error
+
+
 def _cure(gpu: Gpu, host: Host) -> str | None:
     if "take it again" in (gpu.error or ""):
         return None
@@ -75,8 +80,10 @@ def _cure(gpu: Gpu, host: Host) -> str | None:
         return f"look for amdgpu lines of {gpu.pci_bus_id or 'this card'} in `journalctl -k`"
     if "bound to" in (gpu.error or ""):
         return "leave it to its guest, or bind it to nvidia again (driverctl unset-override)"
+    if (gpu.error or "").startswith(ASKED):
+        return _recovery_steps(gpu.error or "", (gpu.index,))
     if of_card(host, gpu):
-        return "see its kernel messages here; reboot; when it comes back lost: " + OFF_THE_BUS
+        return "reboot; its kernel messages are among the findings here"
     return (
         f"look for Xid lines of {gpu.pci_bus_id or 'this card'} in `journalctl -k`; reboot; when "
         "it comes back lost: power cables, riser, another slot"
@@ -154,6 +161,21 @@ def _remapping(host: Host) -> Iterator[Caution]:
         )
 
 
+def _retirement(host: Host) -> Iterator[Caution]:
+    """What remapped rows are on cards before Ampere."""
+    pending = [gpu.index for gpu in host.gpus if gpu.retired_pages_pending]
+    if pending:
+        yield Caution(
+            "retired-pages-pending",
+            f"{names(pending)} {are(pending, 'has', 'have')} bad pages of memory that wait for a "
+            "reset to be taken out",
+            "the pages are in use until then",
+            f"at the next stop: `nvidia-smi --gpu-reset -i {listed(pending)}`",
+            gpus=tuple(pending),
+            severity=Severity.DANGER,
+        )
+
+
 def _throttling(host: Host) -> Iterator[Caution]:
     """Slowdowns in force at the moment of the survey; idle clocks and the power cap are none."""
     for cause, gpus in alike(host.gpus, _cause).items():
@@ -185,4 +207,4 @@ def _cause(gpu: Gpu) -> str | None:
     return "hardware slowdown" if "hwslowdown" in words or "hardwareslow" in words else None
 
 
-RULES = (_lost, _unusable, _recovery, _ecc, _remapping, _throttling)
+RULES = (_lost, _unusable, _recovery, _ecc, _remapping, _retirement, _throttling)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 from multigpu.cautions.caution import Caution, Severity, names
 from multigpu.hardware import Gpu, Host, KernelEvent
 from multigpu.xids import Reach, Remedy, xid
 
 XID_OFF_THE_BUS = 79
-# A few are corrected while links train; more mark a bad riser or slot.
-AER_MANY = 100
+# A few are corrected while links train; more mark a bad riser or slot. The log is rate-limited.
+AER_MANY, AER_LOGGED = 100, 3
 
 
 def is_loss(event: KernelEvent) -> bool:
@@ -22,10 +24,16 @@ def is_loss(event: KernelEvent) -> bool:
 
 def affected(host: Host, events: Iterable[KernelEvent]) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Cards that these events name, and addresses that no card of the host has."""
-    by_address = {gpu.pci_bus_id: gpu.index for gpu in host.gpus if gpu.pci_bus_id}
-    named = dict.fromkeys(event.address for event in events if event.address)
-    gpus = sorted(by_address[address] for address in named if address in by_address)
-    return tuple(gpus), tuple(address for address in named if address not in by_address)
+    known = {gpu.pci_bus_id: gpu.index for gpu in host.gpus if gpu.pci_bus_id}
+    known |= {gpu.uuid: gpu.index for gpu in host.gpus if gpu.uuid}
+    gpus: set[int] = set()
+    elsewhere: list[str] = []
+    for event in events:
+        found = [known[name] for name in (event.address, event.uuid) if name in known]
+        gpus.update(found[:1])
+        if not found and event.address:
+            elsewhere.append(event.address)
+    return tuple(sorted(gpus)), tuple(dict.fromkeys(elsewhere))
 
 
 def of_card(host: Host, gpu: Gpu) -> bool:
@@ -43,11 +51,8 @@ def _xids(host: Host) -> Iterator[Caution]:
         if event.kind == "xid" and not is_loss(event):
             codes.setdefault(event.code, []).append(event)
     for code, events in codes.items():
-        gpus, elsewhere = affected(host, events)
-        where = [names(gpus)] if gpus else []
-        where += [f"the card at {address}" for address in elsewhere]
+        gpus, on = _on(host, events)
         number = "without a number" if code is None else str(code)
-        on = f" on {' and '.join(where)}" if where else ""
         row = xid(code)
         yield Caution(
             "xid-history",
@@ -58,6 +63,14 @@ def _xids(host: Host) -> Iterator[Caution]:
             gpus=gpus,
             severity=Severity.NOTE if row and row.reach in HARMLESS else Severity.DANGER,
         )
+
+
+def _on(host: Host, events: list[KernelEvent]) -> tuple[tuple[int, ...], str]:
+    """The cards, and ` on GPU 0 and the card at 0000:81:00.0`."""
+    gpus, elsewhere = affected(host, events)
+    where = [names(gpus)] if gpus else []
+    where += [f"the card at {address}" for address in elsewhere]
+    return gpus, f" on {' and '.join(where)}" if where else ""
 
 
 XID_COSTS = {
@@ -78,8 +91,16 @@ def _remedy(remedy: Remedy | None) -> str:
 
 
 def _times(events: list[KernelEvent]) -> str:
-    last = f", last {events[-1].time}" if events[-1].time else ""
+    last = f", last {when(events[-1])}" if events[-1].time else ""
     return ("once" if len(events) == 1 else f"{len(events)} times") + last
+
+
+def when(event: KernelEvent) -> str:
+    """The time as printed; seconds since 1970 (`journalctl -o short-unix`) as UTC."""
+    time = event.time or "?"
+    if re.fullmatch(r"[0-9]{10}(\.[0-9]{1,9})?", time):
+        return datetime.fromtimestamp(float(time), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return time
 
 
 def _said(event: KernelEvent) -> str:
@@ -113,17 +134,19 @@ def _sxids(host: Host) -> Iterator[Caution]:
 
 def _aer(host: Host) -> Iterator[Caution]:
     """Corrected PCIe errors on the way to a card: a riser, a slot, or a loose card."""
-    logged = [event for event in host.kernel_events if event.kind == "aer"]
+    logged = [event for event in host.kernel_events if event.kind in ("aer", "dpc")]
     for gpu in host.gpus:
         counts = {hop.address: hop.aer_correctable or 0 for hop in gpu.pcie.hops}
         if gpu.pci_bus_id:
             counts[gpu.pci_bus_id] = gpu.pcie.aer_correctable or 0
         many = {address: count for address, count in counts.items() if count >= AER_MANY}
         lines = [event for event in logged if event.address in counts]
-        if not many and not lines:
+        grave = any(event.fatal is not False for event in lines)
+        logged_here = sum(event.lines for event in lines)
+        if not many and not grave and logged_here < AER_LOGGED:
             continue
         found = [f"{count} at {address}" for address, count in many.items()]
-        found += [f"{len(lines)} in the kernel log"] if lines else []
+        found += [f"{logged_here} in the kernel log"] if lines else []
         yield Caution(
             "aer-errors",
             f"PCIe errors on the way to GPU {gpu.index}: {', '.join(found)}",
@@ -137,4 +160,55 @@ def _aer(host: Host) -> Iterator[Caution]:
         )
 
 
-RULES = (_xids, _sxids, _aer)
+# Kind: what it was, what it costs, what to do.
+OTHERS = {
+    "init-failed": (
+        "the driver could not start",
+        "the card stays out until it starts",
+        "reboot with the power off for a moment; then power cables, another slot, another driver",
+    ),
+    "device-handle": (
+        "the driver has no handle",
+        "tools that ask every card stop at it",
+        "look for the Xid before it in `journalctl -k`, and reboot",
+    ),
+    "api-mismatch": (
+        "kernel module and libraries of the driver differ in version",
+        "every process with these libraries is refused",
+        "reboot after a driver update; a container has to bring no libcuda of its own",
+    ),
+    "amdgpu-reset": (
+        "amdgpu reset the GPU",
+        "what ran on the card died",
+        "look at the lines before it in `journalctl -k`; power cables and memory clocks first",
+    ),
+    "amdgpu-timeout": (
+        "a job did not end and amdgpu gave up on it",
+        "what ran on the card died or hangs",
+        "look at the lines around it in `journalctl -k`; a newer kernel or ROCm often helps",
+    ),
+    "amdgpu-ras": (
+        "the card reported memory errors (RAS)",
+        "the process that met them was stopped, or its data is wrong",
+        "`amd-smi metric --ecc` tells which; when they come back replace the card",
+    ),
+}
+
+
+def _others(host: Host) -> Iterator[Caution]:
+    """What the drivers report without a number, one caution per kind."""
+    for kind, (what, costs, do) in OTHERS.items():
+        events = [event for event in host.kernel_events if event.kind == kind]
+        if events:
+            gpus, on = _on(host, events)
+            yield Caution(
+                "driver-error",
+                f"{what}{on}, {_times(events)}{_said(events[-1])}",
+                costs,
+                do,
+                gpus=gpus,
+                severity=Severity.DANGER,
+            )
+
+
+RULES = (_xids, _others, _sxids, _aer)

@@ -15,7 +15,7 @@ from multigpu.cautions.caution import (
 )
 from multigpu.hardware import Host, Vendor
 from multigpu.parse.system import is_container
-from multigpu.peer_access import processor_vendor
+from multigpu.transport import processor_vendor
 
 
 def _problems(host: Host) -> Iterator[Caution]:
@@ -60,6 +60,20 @@ def _memory(host: Host) -> Iterator[Caution]:
             "a runtime that loads a large model can be the next",
             "give the host more RAM or swap, or lower the limit of the service that grows",
             severity=Severity.DANGER,
+        )
+
+
+def _crashes(host: Host) -> Iterator[Caution]:
+    """Processes that crashed, by the kernel's word."""
+    crashed = [event for event in host.kernel_events if event.kind == "segfault"]
+    if crashed:
+        who = ", ".join(dict.fromkeys(event.process or "a process" for event in crashed[-3:]))
+        yield Caution(
+            "process-crashed",
+            f"processes crashed ({len(crashed)} times), last: {who}",
+            "nothing now",
+            "if a runtime is among them: `coredumpctl list`, and look for Xid lines at that time",
+            severity=Severity.NOTE,
         )
 
 
@@ -135,4 +149,4 @@ def _unified(host: Host) -> Iterator[Caution]:
 
 
 BROKEN = (_problems, _driver)
-RULES = (_memory, _numa, _unified, _guest)
+RULES = (_memory, _numa, _crashes, _unified, _guest)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from multigpu.cautions.caution import Caution, Severity, is_bare, is_guest, is_virtualized, names
+from multigpu.grants import MEANING, granted
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, PcieHop, Vendor
-from multigpu.peer_access import MEANING, granted
 
 THROUGH_HOST = (
     "what these cards send each other goes through host memory: tensor parallel pays that in every "

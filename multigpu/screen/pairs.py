@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from multigpu.grants import MEANING
 from multigpu.hardware import GpuPair, Host, P2p, Vendor
 from multigpu.islands import connected, islands, members
-from multigpu.peer_access import MEANING, PeerAccess, Verdict, groups, peer_access
+from multigpu.peer_access import PeerAccess, Verdict, groups, peer_access
 from multigpu.screen.text import wrapped
 
 PAIRS_IN_FULL = 6
@@ -114,16 +115,16 @@ def peer_access_lines(host: Host, columns: int) -> list[str]:
     proof = "; only its log proves it (NCCL_DEBUG=INFO)"
     lines = [
         ("P2P  driver  ", everyone.driver.reason),
-        (f"     {library}    ", f"{everyone.nccl.reason}{_of_islands(inner)}{proof}"),
+        (f"     {library}    ", f"{everyone.nccl.reason}{_of_islands(everyone, inner)}{proof}"),
         ("     vLLM    ", f"custom all-reduce {_all_reduce(everyone, inner)}"),
     ]
     return [line for lead, text in lines for line in wrapped(f"  {lead}", text, columns)]
 
 
-def _of_islands(inner: Sequence[PeerAccess]) -> str:
-    """What changes when a group keeps to one island."""
+def _of_islands(everyone: PeerAccess, inner: Sequence[PeerAccess]) -> str:
+    """What changes when a group keeps to one island; nothing where pairs are named already."""
     alone = [a for a in inner if a.nccl.verdict is Verdict.YES]
-    if not alone:
+    if not alone or everyone.nccl.verdict is Verdict.PARTLY:
         return ""
     reasons = dict.fromkeys(answer.nccl.reason for answer in alone)
     return f"; within {_sets(alone)} alone: {', '.join(reasons)}"
