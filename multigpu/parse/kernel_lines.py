@@ -12,6 +12,7 @@ INTERESTING = re.compile(
     r"|\*ERROR\* ring|device handle",
     re.ASCII,
 )
+LONGEST = 2000  # the kernel cuts messages at 1024 characters (kernel/printk)
 _CLOCK = r"\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?"
 _PARTS = tuple(
     re.compile(pattern, re.ASCII)
@@ -51,7 +52,7 @@ class Line:
 
 def split(line: str) -> Line:
     """Cut the prefixes off. The first time of a line counts: journald's before the kernel's own."""
-    position, time, second = 0, None, None
+    line, position, time, second = line[:LONGEST], 0, None, None
     while True:
         match = next((m for part in _PARTS if (m := part.match(line, position))), None)
         if match is None:

@@ -14,14 +14,16 @@ from multigpu.parse.nccl_test_values import NcclTest, NcclTestCell, NcclTestRank
 from multigpu.parse.pci import address
 from multigpu.parse.reading import Kind, Lines, Reading
 
-# A host name that begins with a digit cannot be told from a cell, except where a line begins.
-INTERLEAVED = re.compile(
-    r"(?:(?:\[[\d :.-]{8,40}\] )?"
+LOG = re.compile(r"NCCL (?:INFO|WARN|TRACE|CALL)\b|[NR]CCL version ")
+# What NCCL puts before it. A host name that begins with a digit cannot be told from a cell, except
+# where a line begins.
+LOG_FRONT = re.compile(
+    r"(?:\[[\d :.-]{8,40}\] )?"
     r"(?:(?:(?<!N/)(?!(?<=\d)e[+-]\d)[A-Za-z][\w.-]{0,252}|^\S{1,255}):\d{1,10}:\d{1,10} )?"
-    r"(?:\[\d{1,4}\] )?(?:\S{1,300}:\d{1,6} )?NCCL (?:INFO|WARN|TRACE|CALL).*"
-    r"|[NR]CCL version .*)$",
+    r"(?:\[\d{1,4}\] )?(?:\S{1,300}:\d{1,6} )?$",
     re.ASCII,
 )
+LONGEST_FRONT = 700
 WORDS = re.compile(
     r"^\s*\d{1,18}\s+\d{1,18}\s+[a-z]\w{1,15}\s+(?:sum|prod|max|min|avg|all|none|mulsum)", re.ASCII
 )
@@ -161,7 +163,12 @@ def _without_log(line: str) -> str:
         return line
     words = WORDS.match(line)
     start = words.end() if words else 0
-    return line[:start] + INTERLEAVED.sub("", line[start:])
+    log = LOG.search(line, start)
+    if log is None:
+        return line
+    start = max(start, log.start() - LONGEST_FRONT)
+    front = LOG_FRONT.search(line[start : log.start()])
+    return line[: start + front.start()] if front else line
 
 
 def _rank(match: re.Match[str]) -> NcclTestRank:
