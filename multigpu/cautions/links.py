@@ -88,7 +88,11 @@ def _generation(host: Host) -> Iterator[Caution]:
     """A slower PCIe generation than the card's own or its twin's; never by the idle speed."""
     if is_guest(host):
         return
-    for (reached, own), gpus in alike(host.usable, lambda gpu: _capped(gpu, host)).items():
+    best: dict[str | None, int] = {}
+    for gpu in host.usable:
+        best[gpu.name] = max(best.get(gpu.name, 0), gpu.pcie.gen_max or 0)
+    found = alike(host.usable, lambda gpu: _capped(gpu.pcie, best[gpu.name] if gpu.name else 0))
+    for (reached, own), gpus in found.items():
         cards = indices(gpus)
         twins = any(g.pcie.gen_gpu_max is None for g in gpus)
         yield Caution(
@@ -106,13 +110,12 @@ def _s(cards: tuple[int, ...]) -> str:
     return "card itself" if len(cards) == 1 else "cards themselves"
 
 
-def _capped(gpu: Gpu, host: Host) -> tuple[int, int] | None:
-    reached = gpu.pcie.gen_max
-    if reached is None:
+def _capped(link: PcieLink, twins: int) -> tuple[int, int] | None:
+    """(generation reached, generation of the card's own or of its fastest twin) when less."""
+    own = link.gen_gpu_max or twins
+    if link.gen_max is None or link.gen_max >= own:
         return None
-    twins = [g.pcie.gen_max or 0 for g in host.usable if g.name == gpu.name and g.name]
-    own = gpu.pcie.gen_gpu_max or max(twins, default=0)
-    return (reached, own) if reached < own else None
+    return link.gen_max, own
 
 
 # --- NVLink -----------------------------------------------------------------------------------
@@ -120,7 +123,11 @@ def _capped(gpu: Gpu, host: Host) -> tuple[int, int] | None:
 
 def _nvlinks(host: Host) -> Iterator[Caution]:
     """Some links of a card are down, or a card has fewer than its twins."""
-    for (active, expected), gpus in alike(host.usable, lambda gpu: _missing(gpu, host)).items():
+    most: dict[str | None, int] = {}
+    for gpu in host.usable:
+        most[gpu.name] = max(most.get(gpu.name, 0), _up(gpu) or 0)
+    found = alike(host.usable, lambda gpu: _missing(gpu, most[gpu.name]))
+    for (active, expected), gpus in found.items():
         cards = indices(gpus)
         yield Caution(
             "nvlink-inactive",
@@ -133,15 +140,16 @@ def _nvlinks(host: Host) -> Iterator[Caution]:
         )
 
 
-def _missing(gpu: Gpu, host: Host) -> tuple[int, int] | None:
-    """(links up, links expected). A bridge card without a bridge has none up: no fault."""
+def _missing(gpu: Gpu, most: int) -> tuple[int, int] | None:
+    """(links up, links expected) where some are down, `most` being the best twin's count.
+
+    A bridge card without a bridge has none up, which is no fault.
+    """
     up = _up(gpu)
-    if up is None:
+    if up is None or (up == 0 and not _on_baseboard(gpu)):
         return None
-    twins = [_up(g) or 0 for g in host.usable if g.name == gpu.name]
-    expected = max(len(gpu.nvlinks_gb_s), *twins) if up else max(twins)
-    bridged = up == 0 and not _on_baseboard(gpu)
-    return None if bridged or up >= expected else (up, expected)
+    expected = max(len(gpu.nvlinks_gb_s) if up else 0, most)
+    return None if up >= expected else (up, expected)
 
 
 def _up(gpu: Gpu) -> int | None:

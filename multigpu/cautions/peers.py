@@ -105,8 +105,10 @@ def _over_pcie(host: Host) -> list[GpuPair]:
 
 
 def _iommu(host: Host) -> Iterator[Caution]:
+    if host.iommu != "translating" or is_virtualized(host):
+        return
     pairs = _over_pcie(host)
-    if host.iommu == "translating" and pairs and not is_virtualized(host):
+    if pairs:
         yield Caution(
             "iommu-translating",
             "the IOMMU is on and translates (no passthrough), and the driver grants P2P over PCIe",
@@ -121,13 +123,14 @@ def _iommu(host: Host) -> Iterator[Caution]:
 
 def _acs(host: Host) -> Iterator[Caution]:
     """ACS redirect on a port between two cards that have a grant over PCIe."""
-    redirecting: dict[str, GpuPair] = {}
+    if is_guest(host) or not any(h.acs_redirect for g in host.gpus for h in g.pcie.hops):
+        return
+    redirecting: set[str] = set()
     pairs = []
     for pair in _over_pcie(host):
-        ports = [hop.address for hop in between(host.gpu(pair.a), host.gpu(pair.b))]
-        if ports and not is_guest(host):
-            pairs.append(pair)
-            redirecting |= dict.fromkeys(ports, pair)
+        ports = {hop.address for hop in between(host.gpu(pair.a), host.gpu(pair.b))}
+        pairs += [pair] if ports else []
+        redirecting |= ports
     if pairs:
         shown = sorted(redirecting)
         more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
@@ -152,8 +155,8 @@ def between(a: Gpu, b: Gpu) -> list[PcieHop]:
 
 
 def _in_guest(host: Host) -> Iterator[Caution]:
-    pairs = _over_pcie(host)
-    if pairs and is_guest(host):
+    pairs = _over_pcie(host) if is_guest(host) else []
+    if pairs:
         yield Caution(
             "p2p-in-guest",
             "this guest grants P2P over PCIe, which the hypervisor only asserts",
@@ -171,10 +174,12 @@ def _in_guest(host: Host) -> Iterator[Caution]:
 
 def _patchable(host: Host) -> list[Gpu]:
     """GeForce cards on bare metal that the stock driver refuses: only they ask for BAR1."""
-    pairs = [pair for pair in _pairs(host) if granted(pair) is False and not pair.bonded]
-    among = _among(pairs) if is_bare(host) else ()
-    cards = [gpu for gpu in host.usable if gpu.index in among]
-    return [gpu for gpu in cards if gpu.vendor is Vendor.NVIDIA and "GeForce" in (gpu.name or "")]
+    cards = [g for g in host.usable if g.vendor is Vendor.NVIDIA and "GeForce" in (g.name or "")]
+    if not cards or not is_bare(host):
+        return []
+    refused = [pair for pair in _pairs(host) if granted(pair) is False and not pair.bonded]
+    among = _among(refused)
+    return [gpu for gpu in cards if gpu.index in among]
 
 
 def _bar1(host: Host) -> Iterator[Caution]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from multigpu.cautions.caution import TENANT_MIB, Caution, indices, names
+from multigpu.cautions.caution import TENANT_MIB, Caution, are, indices, names
 from multigpu.hardware import Gpu, GpuProcess, Host
 
 # Display servers and compositors, as nvidia-smi names their processes.
@@ -76,14 +76,15 @@ def _desktop(host: Host) -> Iterator[Caution]:
     """A screen on a card that computes; a display that shows nothing is normal."""
     shown = [gpu for gpu in host.usable if gpu.display_attached and _desktop_programs(gpu)]
     if shown:
+        cards = indices(shown)
         programs = dict.fromkeys(name for gpu in shown for name in _desktop_programs(gpu))
         yield Caution(
             "display-attached",
-            f"{names(indices(shown))} draws a desktop ({', '.join(programs)})",
+            f"{names(cards)} {are(cards, 'draws', 'draw')} a desktop ({', '.join(programs)})",
             "the VRAM it holds changes with every window, and long kernels make the screen stall",
             "move the monitor to the integrated graphics or the card that serves nothing, or boot "
             "without a desktop: `systemctl set-default multi-user.target`",
-            gpus=indices(shown),
+            gpus=cards,
         )
 
 
