@@ -82,7 +82,10 @@ AMD_RAS_FATAL = _rule(r"(uncorrectable hardware error ?\(ERREVENT_ATHUB_INTERRUP
 
 def event(line: Line) -> KernelEvent | None:
     """The event of one line, its time left out; None when the line is none."""
-    return next((found for read in READERS if (found := read(line)) is not None), None)
+    for words, read in READERS:
+        if any(word in line.text for word in words) and (found := read(line)) is not None:
+            return found
+    return None
 
 
 def _fatal(said: str) -> bool | None:
@@ -226,6 +229,14 @@ AMD_RULES = (
     ("amdgpu-ras", AMD_RAS),
     ("amdgpu-ras", AMD_RAS_FATAL),
 )
-READERS: tuple[Callable[[Line], KernelEvent | None], ...] = (
-    *(_xid, _sxid, _pcie, _aer, _dpc, _device, _process, _amdgpu),
+# Words of which one stands in every line of the kind, and the reader of that kind.
+READERS: tuple[tuple[tuple[str, ...], Callable[[Line], KernelEvent | None]], ...] = (
+    (("Xid (",), _xid),
+    (("SXid (",), _sxid),
+    (("available PCIe",), _pcie),
+    (("AER", "PCIe Bus Error"), _aer),
+    (("DPC",), _dpc),
+    (("NVRM", "power state", "device handle"), _device),
+    (("of memory", "Killed process", "oom-kill", "segfault", "protection fault"), _process),
+    (("amdgpu", "*ERROR* ring"), _amdgpu),
 )

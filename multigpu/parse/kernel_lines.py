@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 # Words of which at least one stands in every line that can be an event.
 INTERESTING = re.compile(
-    r"NVRM|SXid|AER|DPC|PCIe B|available PCIe|error status/mask|: +\[ ?\d{1,2}\] \w|segfault at"
-    r"|general protection|off the bus|power state|of memory|Killed process|oom-kill|amdgpu"
-    r"|\*ERROR\* ring|device handle",
+    r"NVRM: {0,4}(?:Xid|GPU at|GPU \w|The NVIDIA|\(PCI|API)|SXid \(|AER|DPC|PCIe B"
+    r"|available PCIe|error status/mask|: +\[ ?\d{1,2}\] \w|segfault at|general protection"
+    r"|off the bus|power state|of memory|Killed process|oom-kill|amdgpu|\*ERROR\* ring"
+    r"|device handle",
     re.ASCII,
 )
 LONGEST = 2000  # the kernel cuts messages at 1024 characters (kernel/printk)
