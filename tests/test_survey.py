@@ -318,6 +318,14 @@ def test_amd_cards_with_xgmi_are_an_island_and_speak_of_rccl() -> None:
     assert "ROCm 6.4.1" in screen and "no driver" not in screen
 
 
+def test_a_pair_without_a_link_of_its_own_says_which_link_was_looked_for() -> None:
+    host = machine("a6000+3090")
+    for known, word in (({"nvlinks": 0}, "NVLink no"), ({"nvlinks": None}, "NVLink ?")):
+        assert f"  {word}\n" in survey(replace(host, pairs=(replace(host.pairs[0], **known),)))
+    amd = replace(host.pairs[0], nvlinks=0, xgmi_links=0)
+    assert "  XGMI no\n" in survey(replace(host, pairs=(amd,)))
+
+
 def test_a_display_that_is_no_card_is_named_with_the_reason() -> None:
     out = (LeftOut("0000:00:02.0", "Intel UHD 770", "integrated graphics"),)
     screen = survey(replace(machine("1x4090"), left_out=out))

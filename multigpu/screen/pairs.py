@@ -81,7 +81,7 @@ def _word(verdict: P2p) -> str:
 
 
 def _without_link(pair: GpuPair) -> str:
-    if pair.nvlinks is None and pair.xgmi_links == 0:
+    if pair.xgmi_links == 0:
         return "  XGMI no"
     return "  NVLink no" if pair.nvlinks == 0 else "  NVLink ?"
 
