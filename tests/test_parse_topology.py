@@ -227,6 +227,21 @@ def test_each_listing_is_taken_for_what_it_is(host: Host, dialect: Dialect, whic
     assert [kind.name for kind in KINDS if kind.recognise(text) > 0.5] == [expected]
 
 
+@pytest.mark.parametrize(
+    ("piece", "expected"),
+    [
+        ("GPU0     X      PHB     0-11            N/A\n", "nvidia-smi-topo-m"),
+        ("  PXB  = Connection traversing multiple PCIe bridges\n", "nvidia-smi-topo-m"),
+        ("  CNS  = Chipset not supported\n", "nvidia-smi-topo-p2p"),
+        ("\t Link 3: 26.562 GB/s\n\t Link 4: 26.562 GB/s\n", "nvidia-smi-nvlink-s"),
+    ],
+)
+def test_a_piece_without_its_header_is_known_but_not_read(piece: str, expected: str) -> None:
+    (kind,) = [kind for kind in KINDS if kind.recognise(piece) > 0.5]
+    assert kind.name == expected
+    assert kind.read(piece).value == ()
+
+
 def test_peer_access_of_a_lone_card_is_no_topology() -> None:
     text = peer_access(Host("rig", gpus=(Gpu(0),)), Dialect(), "r")
     assert [kind.name for kind in KINDS if kind.recognise(text) > 0.5] == ["nvidia-smi-topo-p2p"]

@@ -124,7 +124,8 @@ DETAILED = re.compile(
 )
 CAPABILITY = re.compile(
     r"^[ \t]+(?:DevCap|DevCtl|DevSta|LnkCap|LnkCtl|LnkSta|UESta|UEMsk|CESta|CEMsk|ACSCap|ACSCtl|"
-    r"AERCap|L1SubCap|SltCap|SltSta|RootCtl)2?:[ \t]",
+    r"AERCap|L1SubCap|SltCap|SltSta|RootCtl)2?:[ \t]|"
+    r"^[ \t]+(?:Capabilities: \[[0-9a-f]{2,3}(?: v\d{1,2})?\] |BAR \d: current size: )",
     re.MULTILINE,
 )
 

@@ -74,13 +74,17 @@ def read_nvlink(text: str) -> dict[int, tuple[float, ...]]:
     return {gpu.index: tuple(rate for rate in gpu.gb_s if rate is not None) for gpu in found}
 
 
-_GPU = r"^\s*GPU \d{1,4}: .{0,200}$"
-_LINK = r"^\s*Link \d{1,3}: (?:\d{1,4}(?:\.\d{1,6})? GB/s|<inactive>)"
+RATE = r"\d{1,4}(?:\.\d{1,6})? GB/s"
+LISTED = signature(
+    r"^[ \t]*GPU \d{1,4}: .{0,200}$",
+    rf"^[ \t]*Link \d{{1,3}}: (?:{RATE}|<inactive>)|(?i:{REFUSALS.pattern})",
+)
+PIECE = signature(rf"^[ \t]+Link \d{{1,3}}: {RATE}[ \t\r]*$", sure=0.6)
 
 KIND = Kind(
     "nvidia-smi-nvlink-s",
     "rates of the NVLinks (nvlink -s)",
-    signature(_GPU, rf"{_LINK}|(?i:{REFUSALS.pattern})"),
+    lambda text: LISTED(text) or PIECE(text),
     read_nvlink_status,
     "nvidia-smi nvlink -s",
 )

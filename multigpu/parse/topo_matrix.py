@@ -23,8 +23,9 @@ LEGEND_MORE = re.compile(r"^\s+PCIe Host Bridges within a NUMA node\)?\s*$")
 NIC_LEGEND = re.compile(r"^\s*(NIC\d{1,4}):\s+(\S{1,64})\s*$", re.ASCII)
 
 CPU, NUMA, GPU_NUMA = "CPU Affinity", "NUMA Affinity", "GPU NUMA ID"
-# Columns beside the matrix, as blanks part their words in a pasted copy.
-SIDES = {tuple(side.split()): side for side in (CPU, NUMA, GPU_NUMA)}
+# Columns beside the matrix; in a pasted copy blanks stand between their words, too.
+SIDES = (CPU, NUMA, GPU_NUMA)
+FIELD = re.compile(r"(?:CPU|NUMA) {1,8}Affinity|GPU {1,8}NUMA {1,8}ID|\S+")
 
 Matrix = dict[tuple[int, int], str]
 
@@ -95,19 +96,14 @@ def read_matrix(text: str) -> Matrix:
 def _tokens(line: str) -> list[str]:
     """Fields of one line; an empty field in the middle keeps its place when tabs part them."""
     plain = ANSI.sub("", line)
-    fields = plain.split("\t") if "\t" in plain else _rejoined(plain.split())
+    fields = plain.split("\t") if "\t" in plain else _rejoined(plain)
     stripped = [field.strip() for field in fields]
     return stripped[1:] if stripped and not stripped[0] else stripped
 
 
-def _rejoined(words: list[str]) -> list[str]:
-    """Words of a pasted header with "CPU Affinity" and the like as one again."""
-    fields: list[str] = []
-    while words:
-        side = next((side for side in SIDES if tuple(words[: len(side)]) == side), None)
-        fields.append(SIDES[side] if side else words[0])
-        words = words[len(side) if side else 1 :]
-    return fields
+def _rejoined(line: str) -> list[str]:
+    """Words of a pasted line, with "CPU Affinity" and the like as one."""
+    return [" ".join(field.split()) for field in FIELD.findall(line)]
 
 
 def _is_header(tokens: list[str], header: tuple[str, ...] | None) -> bool:
@@ -116,7 +112,7 @@ def _is_header(tokens: list[str], header: tuple[str, ...] | None) -> bool:
         return False
     if len(tokens) < 2:
         return header is None
-    return bool(LABEL.match(tokens[1]) or tokens[1] in SIDES.values() or not any(tokens[1:]))
+    return bool(LABEL.match(tokens[1]) or tokens[1] in SIDES or not any(tokens[1:]))
 
 
 def _is_row(tokens: list[str], header: tuple[str, ...]) -> bool:
@@ -138,7 +134,7 @@ def _nics(header: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _matrix_columns(header: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(label for label in header if label and label not in SIDES.values())
+    return tuple(label for label in header if label and label not in SIDES)
 
 
 def _with_row(topology: Topology, header: tuple[str, ...], tokens: list[str]) -> Topology:
@@ -155,7 +151,7 @@ def _with_row(topology: Topology, header: tuple[str, ...], tokens: list[str]) ->
         elif known and column is not None and column != row:
             cells[row, column] = known
     topology = replace(topology, cells=cells, nic_cells=nic_cells)
-    sides = [label for label in header if label in SIDES.values()]
+    sides = [label for label in header if label in SIDES]
     return _with_sides(topology, row, _beside(sides, tokens[1 + len(columns) :]), set(sides))
 
 

@@ -70,19 +70,30 @@ def _grant(cell: str) -> P2p | None:
 
 
 HEADER = re.compile(r"^[ \t]{1,16}GPU\d{1,4}(?:[ \t]|$)", re.ASCII | re.MULTILINE)
-GRANT_LEGEND = re.compile(r"^\s*CNS\s+=", re.MULTILINE)
-NVLINK_LEGEND = re.compile(r"^\s*NV#\s+=", re.MULTILINE)
+GRANT_LEGEND = re.compile(r"^[ \t]*CNS[ \t]+= Chipset", re.MULTILINE)
+NVLINK_LEGEND = re.compile(r"^[ \t]*NV#[ \t]+=", re.MULTILINE)
+LAST_PATH_LEGEND = re.compile(r"^[ \t]*PIX[ \t]+=", re.MULTILINE)
+# Pieces without a header: a row with its own X, a line of a legend.
+PATH_PIECE = re.compile(
+    r"^[ \t]*(?:GPU|NIC|mlx5_)\d{1,4}[ \t]"
+    r"(?=[^\n]{0,4000}[ \t](?:NV\d{1,3}|SYS|NODE|PHB|PXB|PIX)[ \t\n])"
+    r"[^\n]{0,4000}[ \t]X(?:[ \t\n]|$)|"
+    r"^[ \t]*(?:(?:SYS|NODE|PHB|PXB|PIX|NV#)[ \t]+= Connection|NIC Legend:)",
+    re.ASCII | re.MULTILINE,
+)
 
 
 def _recognise(asked: str) -> Callable[[str], float]:
-    """Sure when the first matrix is of that kind; a text cut off before the header is none."""
+    """Sure when the first matrix is of that kind, less of a piece without a header."""
 
     def recognise(text: str) -> float:
         plain = ANSI.sub("", text[:200_000])
-        if not HEADER.search(plain):
-            return 0.0
-        first = next(iter(read_topologies(plain).value), Topology())
-        return 0.9 if _kind_of(first, plain) == asked else 0.0
+        if HEADER.search(plain):
+            first = next(iter(read_topologies(plain).value), Topology())
+            return 0.9 if _kind_of(first, plain) == asked else 0.0
+        if PATH_PIECE.search(plain):
+            return 0.6 if asked == "-m" else 0.0
+        return 0.6 if asked == "-p2p" and GRANT_LEGEND.search(plain) else 0.0
 
     return recognise
 
@@ -93,8 +104,9 @@ def _kind_of(topology: Topology, text: str) -> str:
         return "-p2p"
     if topology.asked is not None:
         return topology.asked
-    legend = "Legend:" in text and not NVLINK_LEGEND.search(text)
-    return "-mp" if legend and not any(map(NVLINK_CELL.match, topology.cells.values())) else "-m"
+    nvlinks = any(NVLINK_CELL.match(cell) for cell in topology.cells.values())
+    without = LAST_PATH_LEGEND.search(text) and not NVLINK_LEGEND.search(text)
+    return "-mp" if without and not nvlinks else "-m"
 
 
 KINDS = (

@@ -116,7 +116,8 @@ def write(section: Section, root: Path) -> None:
     """The section as a tree of directories below `root`, as a copy of sysfs has it."""
     parents = {entry["address"]: entry["parent"] for entry in section}
     for entry in section:
-        way, name = [], entry["address"]
+        way: list[str] = []
+        name = entry["address"]
         while name is not None:
             way, name = [name, *way], parents.get(name)
         folder = root.joinpath("sys/devices/pci0000:00", *way)
