@@ -16,21 +16,24 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from multigpu.errors import CaptureError, MultigpuError, NoPlan
 from multigpu.explain import explain, explain_refusal
+from multigpu.fleet import fleet
 from multigpu.hardware import Host
 from multigpu.parse import capture, kinds
 from multigpu.parse.folder import read_folder
-from multigpu.parse.reading import Kind
+from multigpu.parse.reading import Kind, Reading
 from multigpu.plan import Objective
 from multigpu.planner import plan
 from multigpu.reading_screen import folder_json, folder_screen, screen, to_json
 from multigpu.store import models, texts
 from multigpu.store.inputs import Input, Tree, inputs
 from multigpu.survey import survey
+from multigpu.survey_json import fleet_json
 from multigpu.wish import wishes
 
 
@@ -100,9 +103,29 @@ def _machine(path: str) -> Host:
 
 
 def _survey(options: argparse.Namespace) -> int:
-    for path in options.capture:
-        print(survey(_machine(path)))
-    return 0
+    """Every machine, then the fleet; one that cannot be read is named there and on stderr."""
+    machines: list[Host] = []
+    unreadable: dict[str, str] = {}
+    for path in _files(options.capture):
+        try:
+            machines.append(_machine(path))
+        except MultigpuError as error:
+            unreadable[Path(path).stem] = str(error)
+            print(error, file=sys.stderr)
+    if options.json:
+        print(json.dumps(fleet_json(machines, unreadable), indent=1))
+    else:
+        screens = [survey(machine, _columns()) for machine in machines]
+        several = len(machines) + len(unreadable) > 1
+        print("\n".join([*screens, *([fleet(machines, unreadable, _columns())] * several)]), end="")
+    return int(bool(unreadable))
+
+
+def _files(paths: list[str]) -> Iterator[str]:
+    """A folder of captured machines stands for each of them."""
+    for path in paths:
+        captures = sorted(Path(path).glob("*.json")) if Path(path).is_dir() else []
+        yield from map(str, captures) if captures else [path]
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -145,9 +168,16 @@ def _readings(
             continue
         for given in [found] if isinstance(found, Input) else _captures(found):
             kind = forced or _guessed(given)
-            reading = kind.read(given.text)
+            reading = _called(kind.read(given.text), Path(given.name).stem)
             text = screen(given.name, kind, reading, _columns(), every=options.all_lines)
             yield text, to_json(given.name, kind, reading)
+
+
+def _called(reading: Reading[Any], name: str) -> Reading[Any]:
+    """A captured machine goes by the name of its file."""
+    if not isinstance(reading.value, Host):
+        return reading
+    return replace(reading, value=replace(reading.value, name=name))
 
 
 def _captures(tree: Tree) -> list[Input]:

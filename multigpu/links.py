@@ -83,7 +83,7 @@ class PcieLink:
     ends apart (nvidia-smi 525 and newer). `limited_at_width_max` is what that hop could carry:
     fewer lanes than the card means a slot wired that way, as many mean a link that trained down.
     `width_path` is the narrowest width between the card and the CPU, which a switch or a chipset
-    can make smaller than `width_current`; `behind_chipset` is True when the way leads through one.
+    can make smaller than `width_current`; `behind_chipset` tells whether the way leads through one.
     `hops` are the ports from the card up to the root port, nearest first; empty in a guest.
     """
 
@@ -94,7 +94,7 @@ class PcieLink:
     limited_at: str | None = None
     limited_at_width_max: int | None = None
     width_path: int | None = None
-    behind_chipset: bool = False
+    behind_chipset: bool | None = None
     gen_gpu_max: int | None = None
     gen_host_max: int | None = None
     limited_by: Limit | None = None

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from typing import Any
 
 GAP = "  "
 
@@ -20,7 +21,9 @@ def outline(value: object, columns: int = 80, indent: str = "") -> str:
 
 
 def _lines(value: object, columns: int, indent: str) -> Iterator[str]:
-    if _is_scalar(value):
+    if _is_grid(value):
+        yield from (indent + row for row in _grid(value))
+    elif _is_scalar(value):
         yield from _wrapped(_word(value), columns, indent)
     elif isinstance(value, tuple | list):
         yield from _sequence(tuple(value), columns, indent)
@@ -33,21 +36,45 @@ def _entries(value: object) -> dict[str, object]:
     if is_dataclass(value) and not isinstance(value, type):
         found = {field.name: getattr(value, field.name) for field in fields(value)}
     else:
-        found = {_word(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
+        found = {_key(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
     return {name: entry for name, entry in found.items() if not _is_empty(entry)}
 
 
+def _key(key: object) -> str:
+    """A pair of GPUs is `0-1`."""
+    return "-".join(map(_word, key)) if isinstance(key, tuple) else _word(key)
+
+
 def _is_empty(value: object) -> bool:
-    if is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, Mapping) or (is_dataclass(value) and not isinstance(value, type)):
         return not _entries(value)
-    return value is None or (isinstance(value, str | tuple | list | Mapping) and not value)
+    return value is None or (isinstance(value, str | tuple | list) and not value)
 
 
 def _is_scalar(value: object) -> bool:
-    """Anything that stands in one cell; a tuple of numbers or words too."""
+    """Anything that stands in one cell; a tuple of numbers or words too, and one such row."""
+    if _is_grid(value):
+        return isinstance(value, tuple | list) and len(value) == 1
     if isinstance(value, tuple | list):
         return all(_is_plain(entry) for entry in value)
     return _is_plain(value)
+
+
+def _is_grid(value: object) -> bool:
+    """Rows of plain cells, such as a matrix or pairs of a name and a count."""
+    rows = value if isinstance(value, tuple | list) else ()
+    return bool(rows) and all(
+        isinstance(row, tuple | list) and all(_is_plain(cell) for cell in row) for row in rows
+    )
+
+
+def _grid(rows: Any) -> list[str]:
+    cells = [[_word(cell) for cell in row] for row in rows]
+    count = max(len(row) for row in cells)
+    widths = [max((len(row[i]) for row in cells if i < len(row)), default=0) for i in range(count)]
+    return [
+        GAP.join(c.ljust(w) for c, w in zip(row, widths, strict=False)).rstrip() for row in cells
+    ]
 
 
 def _is_plain(value: object) -> bool:
@@ -55,7 +82,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _word(value: object) -> str:
-    """One cell. A tuple key or version is written with dots where it is of numbers only."""
+    """One cell."""
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, bool):
@@ -63,7 +90,7 @@ def _word(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.10g}"
     if isinstance(value, tuple | list):
-        return ", ".join(_word(entry) for entry in value)
+        return (" " if _is_grid(value) else ", ").join(_word(entry) for entry in value)
     return "?" if value is None else str(value)
 
 
@@ -80,6 +107,9 @@ def _record(entries: dict[str, object], columns: int, indent: str) -> Iterator[s
 
 
 def _sequence(values: tuple[object, ...], columns: int, indent: str) -> Iterator[str]:
+    if len(values) == 1:
+        yield from _lines(values[0], columns, indent)
+        return
     table = _table([_entries(value) for value in values], columns - len(indent))
     if table:
         yield from (indent + row for row in table)

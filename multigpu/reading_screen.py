@@ -22,10 +22,11 @@ def screen(
 ) -> str:
     """One text: its format, what was understood, and the first lines that were not (or `every`)."""
     value = reading.value
-    body = survey(value) if isinstance(value, Host) else outline(value, columns, "  ")
+    body = survey(value, columns) if isinstance(value, Host) else outline(value, columns, "    ")
     return "\n".join(
         [
-            f"{name}: {kind.title}, {count(reading)}",
+            name,
+            f"  {kind.name}, {count(reading)}",
             body.rstrip("\n") or "  nothing in it that is known",
             *unread_lines(reading.unread, columns, every=every),
         ]
@@ -63,7 +64,7 @@ def folder_screen(name: str, folder: Folder, columns: int = 80) -> str:
     """The machine, and what each file of the folder was read as."""
     return "\n".join(
         [
-            survey(folder.machine).rstrip("\n"),
+            survey(folder.machine, columns).rstrip("\n"),
             "",
             f"read from {name}:",
             *(f"  {item.file}: {item_text(item)}" for item in folder.items),

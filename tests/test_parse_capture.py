@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from multigpu.errors import CaptureError
 from multigpu.hardware import Host, P2p, Path, Vendor
 from multigpu.host import probe
-from multigpu.parse import amd_cards, capture, cards
+from multigpu.parse import amd_seen, capture, cards
 from multigpu.parse.capture import read
 from tests.hosts import captured
 
@@ -61,7 +61,7 @@ def test_the_probe_and_the_reader_agree_on_schema_end_and_commands() -> None:
     asked = {command for command, _ in probe.COMMANDS}
     wanted = {cards.QUERY, cards.NUMBERS, capture.TOPOLOGY, capture.TOPOLOGY_PCIE}
     wanted |= {capture.P2P_READ, capture.P2P_WRITE, capture.NVLINK, capture.LICENSE}
-    wanted |= {capture.VIRTUALIZATION, capture.SYSTEMCTL, amd_cards.STATIC}
+    wanted |= {capture.VIRTUALIZATION, capture.SYSTEMCTL, amd_seen.STATIC}
     assert asked == wanted
     assert capture.LSPCI == probe.LSPCI
     assert (probe.SCHEMA, probe.END) == (capture.SCHEMA, capture.END)
@@ -147,10 +147,10 @@ def test_graphics_inside_an_amd_processor_are_no_card() -> None:
     assert len(host.gpus) == 2
 
 
-def test_amd_cards_are_rows_that_say_why_no_plan_uses_them() -> None:
-    host = machine("2x7900xtx")
-    assert [gpu.vendor for gpu in host.gpus] == [Vendor.AMD, Vendor.AMD]
-    assert host.usable == ()
+def test_amd_cards_are_usable_and_know_their_ways() -> None:
+    host = machine("8xMI210-two-hives")
+    assert {(gpu.vendor, gpu.gfx) for gpu in host.usable} == {(Vendor.AMD, "gfx90a")}
+    assert {(p.a // 4 == p.b // 4, p.bonded) for p in host.pairs} == {(True, True), (False, False)}
 
 
 def test_a_process_carries_the_unit_of_its_cgroup() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -143,13 +144,20 @@ def _unlisted(on_bus: tuple[pci.Device, ...], listed: nvidia.Query, query: Tool)
     return tuple(
         Gpu(
             index=0,
-            name=device.name,
+            name=product(device.name),
             pci_bus_id=device.address,
             error=_why_unlisted(device, listed, query, refused),
         )
         for device in on_bus
         if device.address not in seen
     )
+
+
+def product(name: str | None) -> str | None:
+    """`GeForce RTX 3090` of lspci's `NVIDIA Corporation GA102 [GeForce RTX 3090]`, else None."""
+    match = re.search(r"\[([^\[\]]{2,80})\](?!.*\[)", name or "")
+    named = match is not None and not re.fullmatch(r"[0-9a-f]{4}(:[0-9a-f]{4})?", match[1])
+    return match[1] if match and named else None
 
 
 def _why_unlisted(

@@ -9,7 +9,28 @@ import difflib
 
 from multigpu.errors import CaptureError
 from multigpu.hardware import Host
-from multigpu.parse import capture
+from multigpu.parse import (
+    amd_smi,
+    capture,
+    kernel,
+    llama_cpp_log,
+    lspci,
+    model_files,
+    nccl_log,
+    nccl_tests,
+    nvbandwidth,
+    nvidia,
+    nvidia_csv,
+    nvidia_list,
+    nvidia_table,
+    nvidia_text,
+    p2p_bandwidth,
+    rocm_smi,
+    rocminfo,
+    sglang_log,
+    topology,
+    vllm_log,
+)
 from multigpu.parse.reading import Kind, Reading, Unread
 
 
@@ -33,7 +54,28 @@ CAPTURED = Kind(
     _read_captured,
 )
 
-KINDS: tuple[Kind, ...] = (CAPTURED,)
+KINDS: tuple[Kind, ...] = (
+    CAPTURED,
+    *nvidia.KINDS,
+    *nvidia_text.KINDS,
+    *nvidia_csv.KINDS,
+    *nvidia_table.KINDS,
+    *nvidia_list.KINDS,
+    *topology.KINDS,
+    *lspci.KINDS,
+    *rocm_smi.KINDS,
+    *amd_smi.KINDS,
+    *rocminfo.KINDS,
+    *kernel.KINDS,
+    *nccl_log.KINDS,
+    *nccl_tests.KINDS,
+    *p2p_bandwidth.KINDS,
+    *nvbandwidth.KINDS,
+    *vllm_log.KINDS,
+    *sglang_log.KINDS,
+    *llama_cpp_log.KINDS,
+    *model_files.KINDS,
+)
 
 
 def kind(name: str) -> Kind:

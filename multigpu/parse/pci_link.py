@@ -66,7 +66,7 @@ def link(devices: Tree, name: str, card: PcieLink, emulated_ports: bool = False)
         limited_at=limit.address if limit else None,
         limited_at_width_max=limit.width_max if limit else None,
         width_path=min(widths, default=None) if ports else None,
-        behind_chipset=behind,
+        behind_chipset=behind if hops else None,
         gen_gpu_max=gen_gpu,
         gen_host_max=gen_host,
         limited_by=_limit(limit, ports, width_max, behind),

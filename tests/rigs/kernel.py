@@ -52,6 +52,10 @@ PREFIXES: dict[str, tuple[Callable[[int], str], str]] = {
         lambda m: f"{int(_then(m).timestamp())}.{m % 10**6:06}",
         "{} rig-7 kernel: ",
     ),
+    "probe": (
+        lambda m: f"{int(_then(m).timestamp())}.{m % 10**6:06}",
+        "{} kernel: ",
+    ),
     "journal-short-monotonic": (_dmesg, "[{:>12}] rig-7 kernel: "),
     "syslog": (_syslog, "{} rig-7 kernel: [ 1234.567890] "),
     "quoted": (_dmesg, "> [{:>12}] "),

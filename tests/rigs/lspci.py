@@ -17,6 +17,7 @@ VENDORS = {
     "0x1002": "Advanced Micro Devices, Inc. [AMD/ATI]",
     "0x1022": "Advanced Micro Devices, Inc. [AMD]",
     "0x8086": "Intel Corporation",
+    "0x1000": "Broadcom / LSI",
     "0x10b5": "PLX Technology, Inc.",
 }
 

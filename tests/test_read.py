@@ -1,0 +1,135 @@
+"""`python -m multigpu read`: what was understood of a text, and the lines that were not."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from multigpu.cli import main
+from tests.hosts import HERE, captured
+
+TOPOLOGY = """\
+\t\x1b[4mGPU0\tGPU1\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m
+GPU0\t X \tPHB\t0-15\t0\t\tN/A
+GPU1\tPHB\t X \t0-15\t0\t\tN/A
+"""
+LINKS = """\
+GPU 0: NVIDIA GeForce RTX 3090 (UUID: GPU-11111111-2222-3333-4444-555555555555)
+\t Link 0: 14.062 GB/s
+something the tool never prints
+"""
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Exit status, output and errors."""
+    status = main(["read", *words])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def paste(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_a_pasted_matrix_is_recognised_and_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paste(monkeypatch, "$ nvidia-smi topo -m\n" + TOPOLOGY)
+    status, out, _ = run(capsys)
+    assert status == 0
+    assert out.startswith("standard input\n  nvidia-smi-topo-m, all 4 lines understood\n")
+    assert "0-1 PHB" in out
+
+
+def test_lines_that_were_not_understood_are_shown_with_their_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "links.txt").write_text(LINKS)
+    status, out, _ = run(capsys, str(tmp_path / "links.txt"))
+    assert status == 0
+    assert "2 of 3 lines understood" in out
+    assert "3  something the tool never prints" in out
+
+
+def test_a_text_of_no_known_format_is_refused_and_the_others_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "poem.txt").write_text("the cards are many\nand the lanes are few\n")
+    (tmp_path / "topo.txt").write_text(TOPOLOGY)
+    status, out, err = run(capsys, str(tmp_path / "poem.txt"), str(tmp_path / "topo.txt"))
+    assert status == 1
+    assert "poem.txt is in no format that is known; name one with --as" in err
+    assert "PHB" in out
+
+
+def test_a_file_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "nowhere.txt")
+    assert (status, err) == (1, "nowhere.txt cannot be read: No such file or directory\n")
+
+
+def test_an_unknown_kind_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "--as", "nvidia-smi-topo", "x")
+    assert status == 1
+    assert "nvidia-smi-topo-m" in err and err.count("\n") == 1
+
+
+def test_a_kind_can_be_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x").write_text("nothing of the sort\n")
+    status, out, _ = run(capsys, "--as", "nvidia-smi-topo-m", str(tmp_path / "x"))
+    assert status == 0
+    assert "0 of 1 lines understood" in out
+
+
+def test_json_holds_value_and_lines_that_were_not_understood(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "links.txt").write_text(LINKS)
+    _, out, _ = run(capsys, "--json", str(tmp_path / "links.txt"))
+    (record,) = json.loads(out)
+    assert record["kind"] == "nvidia-smi-nvlink-s"
+    assert record["unread"] == [{"line": 3, "text": "something the tool never prints"}]
+
+
+def test_a_captured_machine_is_shown_as_its_survey(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, str(HERE / "4090+3090.json"))
+    assert "4090+3090 · 2 GPUs, mixed by architecture" in out
+
+
+def test_a_folder_of_outputs_is_one_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(captured("2x3090-nvlink"))
+    for number, command in enumerate(("nvidia-smi -q -x", "nvidia-smi topo -m", "lspci -nn")):
+        if record := document["tools"].get(command):
+            (tmp_path / f"output-{number}.txt").write_text("\n".join(record["stdout"]))
+    (tmp_path / "shopping.txt").write_text("bread\n")
+    status, out, _ = run(capsys, str(tmp_path))
+    assert status == 0
+    assert "2 GPUs, matched" in out and "NV4" in out
+    assert "shopping.txt: no known format, left out" in out
+
+
+def test_a_folder_of_captured_machines_is_every_one_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("1x4090", "2x3090-nvlink"):
+        (tmp_path / f"{name}.json").write_text(captured(name))
+    _, out, _ = run(capsys, str(tmp_path))
+    assert "1x4090 · 1 GPU" in out and "2x3090-nvlink · 2 GPUs" in out
+
+
+def test_what_powershell_redirects_is_read_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "topo.txt").write_text(TOPOLOGY, encoding="utf-16")
+    _, out, _ = run(capsys, str(tmp_path / "topo.txt"))
+    assert "PHB" in out
+
+
+def test_a_line_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x").write_text(TOPOLOGY + "\x1b]0;title\x07evil\n")
+    _, out, _ = run(capsys, str(tmp_path / "x"))
+    assert "\x07" not in out and "\x1b]" not in out
