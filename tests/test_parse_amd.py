@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -299,6 +300,15 @@ def test_hostile_values_count_as_absent(text: str) -> None:
     for kind in KINDS:
         for gpu in getattr(kind.read(text).value, "gpus", ()):
             assert gpu.memory_mib is None and gpu.uuid is None
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "[", "{\n", "0 x ", "GPU: 0\n", '"card0": {', "a: "])
+def test_a_long_text_of_one_piece_is_read_in_linear_time(piece: str) -> None:
+    started = process_time()
+    for kind in KINDS:
+        kind.recognise(piece * 20_000)
+        kind.read(piece * 20_000)
+    assert process_time() - started < 5
 
 
 def test_p2p_of_the_topology_is_a_grant_in_both_directions() -> None:

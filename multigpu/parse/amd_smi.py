@@ -112,25 +112,25 @@ def _pair(a: int, b: int, link: dict[str, object]) -> GpuPair:
 
 
 JSON = signature(
-    r'^\s*"gpu"\s*:\s*\d+',
-    r'^\s*"(asic|bus|bdf|uuid|usage|mem_usage|power|links|link_type|process_list|vram|pcie|limit|'
-    r'logical_gpu|clock|temperature|ecc|partition|board|driver|kfd_id)"\s*:',
+    r'^[ \t]*"gpu"[ \t]*:[ \t]*\d+',
+    r'^[ \t]*"(asic|bus|bdf|uuid|usage|mem_usage|power|links|link_type|process_list|vram|pcie|'
+    r'limit|logical_gpu|clock|temperature|ecc|partition|board|driver|kfd_id)"[ \t]*:',
     sure=0.92,
 )
 TEXT = signature(
-    r"^\s*GPU:\s*\d+\s*$",
-    r"^\s+(ASIC|BUS|BDF|UUID|USAGE|MEM_USAGE|POWER|CLOCK|TEMPERATURE|VRAM|PCIE|LIMIT|PROCESS_INFO|"
-    r"PARTITION|ECC|FW_LIST|BOARD|DRIVER|RAS|NUMA):",
+    r"^[ \t]*GPU:[ \t]*\d+[ \t]*$",
+    r"^[ \t]+(ASIC|BUS|BDF|UUID|USAGE|MEM_USAGE|POWER|CLOCK|TEMPERATURE|VRAM|PCIE|LIMIT|"
+    r"PROCESS_INFO|PARTITION|ECC|FW_LIST|BOARD|DRIVER|RAS|NUMA):",
     sure=0.92,
 )
 PIECE = signature(
-    r"^\s+(MARKET_NAME|ASIC_SERIAL|MAX_PCIE_WIDTH|PCIE_INTERFACE_VERSION|SLOWDOWN_HOTSPOT_TEMPERATURE|"
-    r"SHUTDOWN_VRAM_TEMPERATURE|ECC_BLOCK_STATE|COMPUTE_PARTITION|POLICY_DESCRIPTION|XGMI_PLPD|"
+    r"^[ \t]+(MARKET_NAME|ASIC_SERIAL|MAX_PCIE_WIDTH|PCIE_INTERFACE_VERSION|"
+    r"SLOWDOWN_HOTSPOT_TEMPERATURE|SHUTDOWN_VRAM_TEMPERATURE|ECC_BLOCK_STATE|COMPUTE_PARTITION|POLICY_DESCRIPTION|XGMI_PLPD|"
     r"CACHE_PROPERTIES|MAX_NUM_CU_SHARED|NUM_CACHE_INSTANCE|PCIE_BIF|XGMI_WAFL|GFX_ACTIVITY|"
     r"SOCKET_POWER|THROTTLE_STATUS|CLK_LOCKED|DEEP_SLEEP|TOTAL_VRAM|USED_VRAM):",
     sure=0.6,
 )
-TABLE = signature(r"^\s*\|\s*AMD-SMI\s", sure=0.9)
+TABLE = signature(r"^[ \t]*\|[ \t]*AMD-SMI\s", sure=0.9)
 
 
 def _text_sure(printed: str) -> float:

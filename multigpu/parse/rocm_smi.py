@@ -116,19 +116,20 @@ def _merged(row: Gpu | None, shown: Gpu) -> Gpu:
     return replace(shown, **absent)
 
 
-JSON_CARD = signature(r'^\s*"card\d+"\s*:\s*\{', sure=0.9)
+JSON_CARD = signature(r'^[ \t]*"card\d+"[ \t]*:[ \t]*\{', sure=0.9)
 JSON_KEYS = signature(
-    r'^\s*"(VRAM Total |GPU (use|memory use) \(%\)|GPU OverDrive value|Card (series|model|SKU)"|'
+    r'^[ \t]*"(VRAM Total |GPU (use|memory use) \(%\)|GPU OverDrive value|Card (series|model|SKU)"|'
     r'Card (Series|Model)"|'
     r"\(Topology\) |(Average|Max|Current Socket) Graphics Package Power|Driver version|Unique ID|"
     r"Temperature \(Sensor |(VIS_VRAM|GTT) Total |PCIe Replay Count|[a-z]{1,8}clk clock |"
-    r'[A-Z0-9 ]{2,12} firmware version")[^"]*"?\s*:\s*"',
+    r'[A-Z0-9 ]{2,12} firmware version")[^"]*"?[ \t]*:[ \t]*"',
     sure=0.8,
 )
 TABLE = signature(
-    r"ROCm System Management Interface|End of ROCm SMI Log|^\s*(GPU|Device)\s.*PwrCap\s+VRAM%|"
-    r"^\s*\d+\s.*\s\d+[Mm]hz\s.*\s(auto|low|high|manual|unknown)\s.*%\s+\d+%\s*$|"
-    r"^GPU\[\d+\]\s*:\s*\S",
+    r"ROCm System Management Interface|End of ROCm SMI Log|"
+    r"^[ \t]*(GPU|Device)[ \t].{0,200}PwrCap[ \t]+VRAM%|"
+    r"^[ \t]{0,20}\d{1,3}[ \t].{0,120}[Mm]hz.{0,40}(auto|low|high|manual).{0,40}%[ \t]+\d+%[ \t]*$|"
+    r"^GPU\[\d+\][ \t]*:[ \t]*\S",
     sure=0.9,
 )
 TOPOLOGY = signature(r"(Weight|Hops|Link Type|Link accessibility) between two GPUs", sure=0.93)

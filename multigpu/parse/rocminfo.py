@@ -143,11 +143,13 @@ KINDS: tuple[Kind, ...] = (
         "rocminfo",
         "rocminfo",
         signature(
-            r"^\s*HSA (System Attributes|Agents)\s*$|^\s*Agent \d+\s*$|ROCk module is loaded|"
-            r"^\s*Name:\s+amdgcn-amd-amdhsa--gfx|^\s*BDFID:\s+\d+\s*$|^\s*Alloc Granule:\s|"
-            r"^\s*(WatchPts on Addr\. Ranges|Acc?essible by all|Shader Arrs\. per Eng\.):|"
-            r"^\s*(Workgroup Max Size per Dimension|FBarrier Max Size|Max Waves Per CU):|"
-            r"^\s*Segment:\s+(GLOBAL|GROUP)",
+            r"^[ \t]*HSA (System Attributes|Agents)[ \t]*$|^[ \t]*Agent \d+[ \t]*$|"
+            r"ROCk module is loaded|^[ \t]*Name:[ \t]+amdgcn-amd-amdhsa--gfx|"
+            r"^[ \t]*BDFID:[ \t]+\d+[ \t]*$|"
+            r"^[ \t]*Alloc Granule:[ \t]|"
+            r"^[ \t]*(WatchPts on Addr\. Ranges|Acc?essible by all|Shader Arrs\. per Eng\.):|"
+            r"^[ \t]*(Workgroup Max Size per Dimension|FBarrier Max Size|Max Waves Per CU):|"
+            r"^[ \t]*Segment:[ \t]+(GLOBAL|GROUP)",
             sure=0.9,
         ),
         read_rocminfo,
