@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := not process and not cli and not lab and not gpu and not online
+FAST := not fuzz and not process and not cli and not lab and not gpu and not online
 
-.PHONY: help setup demo rehearsal lab lab-down test unit thorough lint types format locks wheel clean
+.PHONY: help setup demo rehearsal lab lab-down test unit thorough fuzz lint types format locks wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ unit: setup  ## the fast tier
 
 thorough: setup  ## the property tests with a thousand examples each
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 3 -m "$(FAST)"
+
+fuzz: setup  ## two hundred thousand broken outputs of tools, none may raise
+	@$(BIN)/python -m tests.fuzz.run
 
 lint: setup  ## style
 	@$(BIN)/ruff check .

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, PcieLink
-from multigpu.parse import amd_smi, rocm_smi, rocminfo
-from multigpu.parse.rocm_smi_card import unique_id
+from multigpu.parse.amd import amd_smi, rocm_smi, rocminfo
+from multigpu.parse.amd.rocm_smi_card import unique_id
 from tests.rigs import amd_amd_smi, amd_rocm_smi, amd_rocminfo, strategies
 from tests.rigs.amd_ids import release
 from tests.rigs.dialect import Dialect

@@ -14,9 +14,9 @@ from multigpu.errors import NoPlan
 from multigpu.groups import best, bonded
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path, PcieHop, PcieLink, Vendor
 from multigpu.parse import pci
-from multigpu.parse.amd_cards import AmdCards, amd_cards
-from multigpu.parse.amdgpu import read_amdgpu
-from multigpu.parse.kfd import read_kfd
+from multigpu.parse.amd.amdgpu import read_amdgpu
+from multigpu.parse.amd.cards import AmdCards, amd_cards
+from multigpu.parse.amd.kfd import read_kfd
 from multigpu.plan import ModelSpec, Plan
 from multigpu.planner import plan
 from multigpu.ranking import links_name

@@ -9,7 +9,7 @@ from pathlib import Path
 from multigpu.hardware import GpuProcess, Host
 from multigpu.host import probe
 from multigpu.parse import pci
-from multigpu.parse.amd_cards import amd_cards
+from multigpu.parse.amd.cards import amd_cards
 from tests.rigs import amd_sysfs
 from tests.test_parse_amd_cards import desktop, two_hives
 

@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu.parse import nvbandwidth, p2p_bandwidth
-from multigpu.parse.nvbandwidth import (
+from multigpu.parse.nccl import nvbandwidth, p2p_bandwidth
+from multigpu.parse.nccl.nvbandwidth import (
     Nvbandwidth,
     NvbandwidthDevice,
     NvbandwidthTest,
     read_nvbandwidth,
 )
-from multigpu.parse.p2p_bandwidth import (
+from multigpu.parse.nccl.p2p_bandwidth import (
     Measure,
     P2pBandwidth,
     P2pDevice,
     P2pMatrix,
     read_p2p_bandwidth,
 )
-from multigpu.parse.pair_matrix import Matrix, off_diagonal
+from multigpu.parse.nccl.pair_matrix import Matrix, off_diagonal
 from tests.rigs import bandwidth
 from tests.rigs.dialect import NVBANDWIDTH, Dialect
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from multigpu.errors import CaptureError
 from multigpu.hardware import Host, P2p, Path, Vendor
 from multigpu.host import probe
-from multigpu.parse import amd_seen, capture, cards
+from multigpu.parse import capture, cards
+from multigpu.parse.amd import seen as amd_seen
 from multigpu.parse.capture import read
 from tests.hosts import captured
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from multigpu import xids
 from multigpu.hardware import KernelEvent, PcieBandwidth
-from multigpu.parse.kernel import KINDS, read_kernel
+from multigpu.parse.kernel.kernel_log import KINDS, read_kernel
 from tests.rigs import kernel as rig
 from tests.rigs.dialect import DRIVERS, KERNELS, Dialect
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu.parse import sglang_log, vllm_log
-from multigpu.parse.engine_log import EngineLog, LlamaCppFacts
-from multigpu.parse.engine_scan import Rule
-from multigpu.parse.llama_cpp_log import KINDS, RULES, read_llama_cpp_log
+from multigpu.parse.engines import sglang_log, vllm_log
+from multigpu.parse.engines.engine_log import EngineLog, LlamaCppFacts
+from multigpu.parse.engines.engine_scan import Rule
+from multigpu.parse.engines.llama_cpp_log import KINDS, RULES, read_llama_cpp_log
 from multigpu.parse.reading import Reading
 from tests.rigs.engine_logs import LLAMA_CPP, Rank, Start, Style, llama_cpp
 from tests.rigs.engine_strategies import starts, styles

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from multigpu.errors import CaptureError
 from multigpu.hardware import Gpu, HopKind, Host, PcieLink
 from multigpu.parse import pci
-from multigpu.parse.lspci import KINDS, read_lspci, read_lspci_tree
-from multigpu.parse.pci_device import Device, ResizableBar
+from multigpu.parse.pci.device import Device, ResizableBar
+from multigpu.parse.pci.lspci import KINDS, read_lspci, read_lspci_tree
 from multigpu.store.sysfs import pci_section
 from tests.rigs import sysfs
 from tests.rigs.dialect import Dialect

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu.parse.gguf_metadata import read_gguf_metadata
-from multigpu.parse.model_files import KINDS, read_hf_config
+from multigpu.parse.engines.gguf_metadata import read_gguf_metadata
+from multigpu.parse.engines.model_files import KINDS, read_hf_config
 from tests.rigs.engine_logs import config_json, print_meta
 
 HF_CONFIG, GGUF = KINDS

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu
-from multigpu.parse.nccl_log import KINDS, read_nccl_log, transport
-from multigpu.parse.nccl_test_values import NcclTest, NcclTestCell, NcclTestRank, NcclTestRow
-from multigpu.parse.nccl_tests import KINDS as TABLE_KINDS
-from multigpu.parse.nccl_tests import read_nccl_tests
-from multigpu.parse.nccl_values import NcclPair
+from multigpu.parse.nccl.nccl_log import KINDS, read_nccl_log, transport
+from multigpu.parse.nccl.nccl_test_values import NcclTest, NcclTestCell, NcclTestRank, NcclTestRow
+from multigpu.parse.nccl.nccl_tests import KINDS as TABLE_KINDS
+from multigpu.parse.nccl.nccl_tests import read_nccl_tests
+from multigpu.parse.nccl.nccl_values import NcclPair
 from tests.rigs import bandwidth, nccl
 from tests.rigs.dialect import LAUNCHERS, NCCL, NCCL_TESTS, Dialect
 

@@ -14,15 +14,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, Host
-from multigpu.parse import nvidia, pci
-from multigpu.parse.nvidia import (
+from multigpu.parse import pci
+from multigpu.parse.nvidia_smi import xml
+from multigpu.parse.nvidia_smi.text import read_text
+from multigpu.parse.nvidia_smi.xml import (
     read_numbers,
     read_query,
     read_refusals,
     read_xml,
     recognise,
 )
-from multigpu.parse.nvidia_text import read_text
 from tests.rigs.dialect import Dialect
 from tests.rigs.nvidia_smi import query_text, query_xml
 from tests.rigs.nvidia_strategies import in_query, rigs
@@ -119,8 +120,8 @@ def test_a_stand_in_that_says_so_is_simulated() -> None:
 def test_the_csv_numbers_cards_by_address() -> None:
     text = "1, 00000000:04:00.0, 8.6\n0, 00000000:01:00.0, [N/A]\nField is not valid\n"
     rows = read_numbers(text)
-    assert rows["0000:04:00.0"] == nvidia.Numbered(1, (8, 6))
-    assert rows["0000:01:00.0"] == nvidia.Numbered(0, None)
+    assert rows["0000:04:00.0"] == xml.Numbered(1, (8, 6))
+    assert rows["0000:01:00.0"] == xml.Numbered(0, None)
     assert len(rows) == 2
 
 

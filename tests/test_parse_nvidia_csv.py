@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, Host
-from multigpu.parse.nvidia_csv import (
+from multigpu.parse.nvidia_smi.query_gpu import (
     NUMBERS,
     read_help_query_gpu,
     read_query_gpu,

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu
-from multigpu.parse.nvidia import read_query, read_xml
-from multigpu.parse.nvidia_card import Query
-from multigpu.parse.nvidia_lost import read_refusals, refusals, with_refused
+from multigpu.parse.nvidia_smi.card import Query
+from multigpu.parse.nvidia_smi.lost import read_refusals, refusals, with_refused
+from multigpu.parse.nvidia_smi.xml import read_query, read_xml
 
 XML = """<nvidia_smi_log><gpu id="00000000:01:00.0">
 <fb_memory_usage><total>24576 MiB</total></fb_memory_usage></gpu></nvidia_smi_log>"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multigpu.parse.architectures import compute_capability
+from multigpu.parse.nvidia_smi.architectures import compute_capability
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, GpuProcess, Host, MigDevice
-from multigpu.parse.nvidia_list import read_list
-from multigpu.parse.nvidia_list import recognise as is_list
-from multigpu.parse.nvidia_table import read_table
-from multigpu.parse.nvidia_table import recognise as is_table
+from multigpu.parse.nvidia_smi.listing import read_list
+from multigpu.parse.nvidia_smi.listing import recognise as is_list
+from multigpu.parse.nvidia_smi.table import read_table
+from multigpu.parse.nvidia_smi.table import recognise as is_table
 from tests.rigs.dialect import Dialect
 from tests.rigs.nvidia_smi import list_gpus
 from tests.rigs.nvidia_strategies import rigs, without_units

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, GpuProcess, Host, MigDevice
-from multigpu.parse.nvidia import read_xml
-from multigpu.parse.nvidia_text import read_text, recognise
+from multigpu.parse.nvidia_smi.text import read_text, recognise
+from multigpu.parse.nvidia_smi.xml import read_xml
 from tests.rigs.dialect import Dialect
 from tests.rigs.nvidia_smi import query_text, query_xml
 from tests.rigs.nvidia_strategies import in_query, rigs

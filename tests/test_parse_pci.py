@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, HopKind, Host, LeftOut, Limit, PcieHop, PcieLink
 from multigpu.parse import pci
-from multigpu.parse.pci_device import Device, ResizableBar
+from multigpu.parse.pci.device import Device, ResizableBar
 from tests.rigs.dialect import Dialect
 from tests.rigs.slots import slotted_hosts
 from tests.rigs.strategies import dialects

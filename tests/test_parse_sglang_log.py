@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu.parse.sglang_log import KINDS, read_sglang_log
+from multigpu.parse.engines.sglang_log import KINDS, read_sglang_log
 from tests.rigs.engine_logs import Rank, Start, Style, sglang
 from tests.rigs.engine_strategies import starts, styles
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path
-from multigpu.parse.nvlink import Nvlinks, read_nvlink_status
-from multigpu.parse.topology import (
+from multigpu.parse.nvidia_smi.nvlink import Nvlinks, read_nvlink_status
+from multigpu.parse.nvidia_smi.topology import (
     KINDS,
     Topology,
     read_matrix,

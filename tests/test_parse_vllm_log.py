@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu.parse.vllm_log import KINDS, read_vllm_log
+from multigpu.parse.engines.vllm_log import KINDS, read_vllm_log
 from tests.rigs.engine_logs import VLLM, Rank, Start, Style, told, vllm
 from tests.rigs.engine_strategies import starts, styles
 

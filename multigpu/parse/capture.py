@@ -13,11 +13,14 @@ from dataclasses import asdict
 
 from multigpu.errors import CaptureError
 from multigpu.hardware import Gpu, GpuPair, Host, Vendor
-from multigpu.parse import kernel, lspci, pci, topology, units
+from multigpu.parse import pci, units
 from multigpu.parse.cards import NVLINK, QUERY, TOPOLOGY, Cards, read_cards
+from multigpu.parse.kernel.kernel_log import read_kernel
+from multigpu.parse.nvidia_smi import topology
+from multigpu.parse.nvidia_smi.topo_matrix import read_topology
+from multigpu.parse.pci import lspci
 from multigpu.parse.shape import Tool, items, mapping, text, tool, word
 from multigpu.parse.system import System, read_system
-from multigpu.parse.topo_matrix import read_topology
 
 SCHEMA = 1
 END = "multigpu-capture-end"
@@ -93,7 +96,7 @@ def host(captured: dict[str, object], name: str) -> Host:
         paths=units.read_paths(captured.get("paths")),
         simulated=cards.simulated or captured.get("simulated") is True,
         left_out=(*pci.left_out(devices), *cards.left_out),
-        kernel_events=kernel.read_kernel(tool(tools, KERNEL_LOG).stdout).value,
+        kernel_events=read_kernel(tool(tools, KERNEL_LOG).stdout).value,
         nics=read_topology(tool(tools, TOPOLOGY).stdout).nics,
         product=word(text(files.get("/sys/class/dmi/id/product_name"))),
         module_license=word(tool(tools, LICENSE).stdout),

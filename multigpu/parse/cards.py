@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from multigpu.hardware import Gpu, GpuPair, LeftOut, PcieLink
-from multigpu.parse import nvidia, other_outputs, pci
-from multigpu.parse.amd_cards import amd_cards
-from multigpu.parse.nvlink import read_nvlink_status
+from multigpu.parse import pci
+from multigpu.parse.amd.cards import amd_cards
+from multigpu.parse.nvidia_smi import other_outputs, xml
+from multigpu.parse.nvidia_smi.nvlink import read_nvlink_status
+from multigpu.parse.nvidia_smi.topo_matrix import read_topology
 from multigpu.parse.shape import Tool, mapping, text, tool
 from multigpu.parse.system import is_virtual_machine
-from multigpu.parse.topo_matrix import read_topology
 from multigpu.parse.units import unit_of
 
 QUERY = "nvidia-smi -q -x"
@@ -67,21 +68,21 @@ def read_cards(captured: dict[str, object], devices: pci.Tree, virtualization: s
 
 def _listed(
     tools: dict[str, object], query: Tool, devices: pci.Tree
-) -> tuple[nvidia.Query, tuple[Gpu, ...]]:
+) -> tuple[xml.Query, tuple[Gpu, ...]]:
     """What the driver lists, and its cards with their NVML indices.
 
     The index comes from the CSV query, else from the place in the list, else (cards asked one by
     one) from the order of the cards on PCI that the nvidia driver holds.
     """
-    listed = nvidia.read_query(query.stdout)
+    listed = xml.read_query(query.stdout)
     order: dict[str | None, int] = {gpu.pci_bus_id: gpu.index for gpu in listed.gpus}
     if not listed.gpus:
-        singles = [nvidia.read_query(tool(tools, c).stdout) for c in tools if c.startswith(SINGLE)]
+        singles = [xml.read_query(tool(tools, c).stdout) for c in tools if c.startswith(SINGLE)]
         listed = _joined(listed, [single for single in singles if single.gpus])
         held = [d.address for d in pci.gpus(devices) if d.driver in ("nvidia", None)]
         order = {name: index for index, name in enumerate(held)}
     listed = other_outputs.completed(listed, tools)
-    numbers = nvidia.read_numbers(tool(tools, NUMBERS).stdout)
+    numbers = xml.read_numbers(tool(tools, NUMBERS).stdout)
     return listed, _numbered(listed.gpus, order, numbers)
 
 
@@ -109,7 +110,7 @@ SINGLE = f"{QUERY} -i "
 NVIDIA_ID = "0x10de"
 
 
-def _joined(listed: nvidia.Query, singles: list[nvidia.Query]) -> nvidia.Query:
+def _joined(listed: xml.Query, singles: list[xml.Query]) -> xml.Query:
     """Cards that were asked one by one, as one list."""
     if not singles:
         return listed
@@ -120,7 +121,7 @@ def _joined(listed: nvidia.Query, singles: list[nvidia.Query]) -> nvidia.Query:
 def _numbered(
     gpus: tuple[Gpu, ...],
     order: dict[str | None, int],
-    numbers: dict[str, nvidia.Numbered],
+    numbers: dict[str, xml.Numbered],
 ) -> tuple[Gpu, ...]:
     """The cards with index and compute capability; two that claim one index are told apart."""
     taken: dict[int, Gpu] = {}
@@ -135,12 +136,12 @@ def _numbered(
     return tuple(taken.values())
 
 
-def _unlisted(on_bus: tuple[pci.Device, ...], listed: nvidia.Query, query: Tool) -> tuple[Gpu, ...]:
+def _unlisted(on_bus: tuple[pci.Device, ...], listed: xml.Query, query: Tool) -> tuple[Gpu, ...]:
     """Cards on PCI that the driver does not list, each with the reason as far as it is known."""
     seen = {gpu.pci_bus_id for gpu in listed.gpus}
     if None in seen:  # a list without addresses (nvidia-smi -L): nothing can be told apart
         return ()
-    refused = nvidia.read_refusals(query.stdout + "\n" + query.stderr)
+    refused = xml.read_refusals(query.stdout + "\n" + query.stderr)
     return tuple(
         Gpu(
             index=0,
@@ -161,7 +162,7 @@ def product(name: str | None) -> str | None:
 
 
 def _why_unlisted(
-    device: pci.Device, listed: nvidia.Query, query: Tool, refused: dict[str, str]
+    device: pci.Device, listed: xml.Query, query: Tool, refused: dict[str, str]
 ) -> str:
     if device.address in refused:
         return f"the driver has no handle of it: {refused[device.address]}"
@@ -215,7 +216,7 @@ def _placed(gpu: Gpu, devices: pci.Tree, emulated: bool) -> Gpu:
 
 
 def _problems(
-    query: Tool, listed: nvidia.Query, on_bus: tuple[pci.Device, ...], captured: dict[str, object]
+    query: Tool, listed: xml.Query, on_bus: tuple[pci.Device, ...], captured: dict[str, object]
 ) -> Iterable[str]:
     """What keeps the driver's list of cards from being whole: found, needed, what to do."""
     cards = len(on_bus)
@@ -249,7 +250,7 @@ def _problems(
         )
 
 
-def _asked_singly(query: Tool, listed: nvidia.Query) -> bool:
+def _asked_singly(query: Tool, listed: xml.Query) -> bool:
     """One card without a handle ended the whole query, and the others answered when asked alone.
 
     The row of that card says it then.

@@ -9,28 +9,14 @@ import difflib
 
 from multigpu.errors import CaptureError
 from multigpu.hardware import Host
-from multigpu.parse import (
-    amd_smi,
-    capture,
-    kernel,
-    llama_cpp_log,
-    lspci,
-    model_files,
-    nccl_log,
-    nccl_tests,
-    nvbandwidth,
-    nvidia,
-    nvidia_csv,
-    nvidia_list,
-    nvidia_table,
-    nvidia_text,
-    p2p_bandwidth,
-    rocm_smi,
-    rocminfo,
-    sglang_log,
-    topology,
-    vllm_log,
-)
+from multigpu.parse import capture
+from multigpu.parse.amd import amd_smi, rocm_smi, rocminfo
+from multigpu.parse.engines import llama_cpp_log, model_files, sglang_log, vllm_log
+from multigpu.parse.kernel import kernel_log
+from multigpu.parse.nccl import nccl_log, nccl_tests, nvbandwidth, p2p_bandwidth
+from multigpu.parse.nvidia_smi import listing, query_gpu, table, topology, xml
+from multigpu.parse.nvidia_smi import text as words
+from multigpu.parse.pci import lspci
 from multigpu.parse.reading import Kind, Reading, Unread
 
 
@@ -56,17 +42,17 @@ CAPTURED = Kind(
 
 KINDS: tuple[Kind, ...] = (
     CAPTURED,
-    *nvidia.KINDS,
-    *nvidia_text.KINDS,
-    *nvidia_csv.KINDS,
-    *nvidia_table.KINDS,
-    *nvidia_list.KINDS,
+    *xml.KINDS,
+    *words.KINDS,
+    *query_gpu.KINDS,
+    *table.KINDS,
+    *listing.KINDS,
     *topology.KINDS,
     *lspci.KINDS,
     *rocm_smi.KINDS,
     *amd_smi.KINDS,
     *rocminfo.KINDS,
-    *kernel.KINDS,
+    *kernel_log.KINDS,
     *nccl_log.KINDS,
     *nccl_tests.KINDS,
     *p2p_bandwidth.KINDS,

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 from tests.rigs.dialect import Dialect
 
 if TYPE_CHECKING:
-    from multigpu.parse.nccl_test_values import NcclTest, NcclTestCell, NcclTestRank, NcclTestRow
+    from multigpu.parse.nccl.nccl_test_values import (
+        NcclTest,
+        NcclTestCell,
+        NcclTestRank,
+        NcclTestRow,
+    )
 
 Cells = Sequence[Sequence[float | None]]
 LOG = "rig-7:4000:4100 [1] NCCL INFO AllReduce: opCount 0 sendbuff 0x7 count 2 [nranks=2]"

@@ -32,7 +32,7 @@ class Dialect:
         return int(self.driver.split(".")[0])
 
 
-# One driver of every family whose output differs (see multigpu/parse/nvidia.py).
+# One driver of every family whose output differs (see multigpu/parse/nvidia_smi).
 DRIVERS = (
     *("418.43", "450.80.02", "470.57.02", "510.47.03", "525.147.05", "535.86.05"),
     *("550.54.14", "570.148.08", "580.105.08", "595.71.05", "610.12"),

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from multigpu.hardware import Gpu
 from multigpu.parse import pci
-from multigpu.parse.nvidia import read_xml
-from multigpu.parse.nvidia_card import Query
-from multigpu.parse.nvidia_csv import read_help_query_gpu, read_query_gpu
-from multigpu.parse.nvidia_list import read_list
-from multigpu.parse.nvidia_paths import PATHS
-from multigpu.parse.nvidia_table import read_table
-from multigpu.parse.nvidia_text import read_text
+from multigpu.parse.nvidia_smi.card import Query
+from multigpu.parse.nvidia_smi.listing import read_list
+from multigpu.parse.nvidia_smi.paths import PATHS
+from multigpu.parse.nvidia_smi.query_gpu import read_help_query_gpu, read_query_gpu
+from multigpu.parse.nvidia_smi.table import read_table
+from multigpu.parse.nvidia_smi.text import read_text
+from multigpu.parse.nvidia_smi.xml import read_xml
 from multigpu.parse.reading import Reading
 
 # Index, address, name, MiB, width now and most, generation now and most, MIG.

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
-from multigpu.parse.nvlink import Nvlinks, read_nvlink_status
+from multigpu.parse.nvidia_smi.nvlink import Nvlinks, read_nvlink_status
+from multigpu.parse.nvidia_smi.topology import KINDS, Topology, read_topologies
 from multigpu.parse.reading import Reading
-from multigpu.parse.topology import KINDS, Topology, read_topologies
 
 FOLDER = "b_topology"
 TOPO_M, NVLINK_S = "nvidia-smi-topo-m", "nvidia-smi-nvlink-s"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from multigpu.links import HopKind, PcieLink
 from multigpu.parse import pci
-from multigpu.parse.lspci import KINDS, Listing
-from multigpu.parse.pci_device import Device
+from multigpu.parse.pci.device import Device
+from multigpu.parse.pci.lspci import KINDS, Listing
 from multigpu.store.sysfs import pci_section
 
 FOLDER = "c_pcie"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from multigpu.parse.nccl_log import KINDS, NcclLog, read_nccl_log
-from multigpu.parse.nccl_tests import KINDS as TABLE
-from multigpu.parse.nccl_tests import read_nccl_tests
+from multigpu.parse.nccl.nccl_log import KINDS, NcclLog, read_nccl_log
+from multigpu.parse.nccl.nccl_tests import KINDS as TABLE
+from multigpu.parse.nccl.nccl_tests import read_nccl_tests
 
 
 def _log(path: Path) -> NcclLog:

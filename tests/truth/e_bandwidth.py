@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from multigpu.parse import nccl_log, nccl_tests, nvbandwidth, p2p_bandwidth
-from multigpu.parse.nccl_test_values import NcclTest
-from multigpu.parse.p2p_bandwidth import Measure, P2pBandwidth
+from multigpu.parse.nccl import nccl_log, nccl_tests, nvbandwidth, p2p_bandwidth
+from multigpu.parse.nccl.nccl_test_values import NcclTest
+from multigpu.parse.nccl.p2p_bandwidth import Measure, P2pBandwidth
 from multigpu.parse.reading import Kind
 
 KINDS = (*nccl_log.KINDS, *nccl_tests.KINDS, *nvbandwidth.KINDS, *p2p_bandwidth.KINDS)

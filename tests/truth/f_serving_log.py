@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from multigpu.parse.engine_log import EngineDevice, EngineLog, LlamaCppFacts
-from multigpu.parse.llama_cpp_log import read_llama_cpp_log
-from multigpu.parse.sglang_log import read_sglang_log
-from multigpu.parse.vllm_log import read_vllm_log
+from multigpu.parse.engines.engine_log import EngineDevice, EngineLog, LlamaCppFacts
+from multigpu.parse.engines.llama_cpp_log import read_llama_cpp_log
+from multigpu.parse.engines.sglang_log import read_sglang_log
+from multigpu.parse.engines.vllm_log import read_vllm_log
 
 
 def text(path: Path) -> str:

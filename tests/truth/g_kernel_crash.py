@@ -7,7 +7,7 @@ from pathlib import Path
 
 from multigpu import xids
 from multigpu.hardware import KernelEvent
-from multigpu.parse.kernel import KINDS, read_kernel
+from multigpu.parse.kernel.kernel_log import KINDS, read_kernel
 
 
 def _events(path: Path, kind: str) -> list[KernelEvent]:

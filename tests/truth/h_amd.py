@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 from multigpu.hardware import Vendor
-from multigpu.parse import amd_smi, rocm_smi
-from multigpu.parse.kfd import read_kfd
-from multigpu.parse.rocminfo import read_rocminfo
+from multigpu.parse.amd import amd_smi, rocm_smi
+from multigpu.parse.amd.kfd import read_kfd
+from multigpu.parse.amd.rocminfo import read_rocminfo
 
 
 def mi100(path: Path) -> None:

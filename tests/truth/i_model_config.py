@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multigpu.parse.gguf_metadata import read_gguf_metadata
-from multigpu.parse.model_files import read_hf_config
+from multigpu.parse.engines.gguf_metadata import read_gguf_metadata
+from multigpu.parse.engines.model_files import read_hf_config
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What tools, KFD and amdgpu's sysfs say of AMD cards."""

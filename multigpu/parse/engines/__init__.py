@@ -1,0 +1,1 @@
+"""Start-up logs of vLLM, SGLang and llama.cpp, and the model files they read."""

@@ -1,0 +1,1 @@
+"""The kernel log's lines about GPUs and their links."""

@@ -1,0 +1,1 @@
+"""NCCL and RCCL logs, and tests of bandwidth between cards."""
