@@ -34,9 +34,9 @@ DEAD_S = 60
 TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux only
 
 
-def machine_name() -> str:
-    """The host's name in files and on screens."""
-    return str(host.name).removeprefix("@fake/")
+def machine_name(of: Any = host) -> str:
+    """The host's name in files and on screens; of this host unless told."""
+    return str(of.name).removeprefix("@fake/")
 
 
 def privilege() -> dict[str, Any]:

@@ -315,3 +315,44 @@ def test_every_rehearsed_command_line_is_one_its_runtime_reads(rehearsed: tuple[
                 assert [word for word in service.argv if word.startswith("--")] == [
                     word for word in written[written.index("serve") :] if word.startswith("--")
                 ]
+
+
+@pytest.fixture(scope="module")
+def surveyed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A survey of two readable hosts, one of them with a serial number, and of one that is not."""
+    folder = tmp_path_factory.mktemp("survey")
+    telling = {**DOCUMENT, "system": {**DOCUMENT["system"], "hostname": "tower7"}}
+    telling["tools"] = {**DOCUMENT["tools"], "more": {"stdout": ["<serial>1323017012345</serial>"]}}
+    rows = [
+        row(folder, "tower7", json.dumps(telling), survey_json=str(folder / "fleet.json")),
+        row(folder, "attic", captured("4090+3090"), survey_json=str(folder / "fleet.json")),
+        row(folder, "cellar", "no machine", survey_json=str(folder / "fleet.json")),
+    ]
+    return folder, deploy(folder, rows, "survey")
+
+
+def test_a_survey_ends_with_the_fleet(surveyed: tuple[Path, Run]) -> None:
+    _, run = surveyed
+    assert run.status == 1
+    fleet = run.text[run.text.rindex("3 hosts · 4 GPUs") :]
+    assert "alike" in fleet and "narrow-link" in fleet
+    assert re.search(r"^not readable\n +cellar: no captured machine", fleet, re.MULTILINE)
+
+
+def test_a_capture_holds_pseudonyms_and_reads_to_the_same_cards(
+    surveyed: tuple[Path, Run],
+) -> None:
+    folder, _ = surveyed
+    text = (folder / "captures" / "tower7.json").read_text()
+    assert "1323017012345" not in text and "tower7" not in text
+    before, after = (capture.read(t, "tower7") for t in (PAIR, text))
+    assert [g.name for g in after.gpus] == [g.name for g in before.gpus]
+    assert not {g.uuid for g in after.gpus} & {g.uuid for g in before.gpus}
+
+
+def test_a_survey_for_programs_has_every_host(surveyed: tuple[Path, Run]) -> None:
+    folder, _ = surveyed
+    entries = {entry["name"]: entry for entry in json.loads((folder / "fleet.json").read_text())}
+    assert set(entries) == {"attic", "tower7", "cellar"}
+    assert entries["attic"]["mix"] == "mixed by architecture"
+    assert "no captured machine" in entries["cellar"]["error"]
