@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu.hardware import Gpu
+from multigpu.hardware import Gpu, Host
 from multigpu.parse.nvidia_smi.card import Query
+from multigpu.parse.nvidia_smi.listing import read_list
 from multigpu.parse.nvidia_smi.lost import read_refusals, refusals, with_refused
+from multigpu.parse.nvidia_smi.nvlink import read_nvlink_status
 from multigpu.parse.nvidia_smi.xml import read_query, read_xml
+from tests.rigs.dialect import Dialect
+from tests.rigs.nvidia_nodes import LOST
+from tests.rigs.nvidia_smi import list_gpus, query_csv
+from tests.rigs.nvidia_strategies import rigs
+from tests.rigs.strategies import dialects
+from tests.rigs.topology import nvlink_s
 
 XML = """<nvidia_smi_log><gpu id="00000000:01:00.0">
 <fb_memory_usage><total>24576 MiB</total></fb_memory_usage></gpu></nvidia_smi_log>"""
@@ -66,3 +76,20 @@ def test_a_refused_index_is_taken_as_it_is_told(seen: set[int], lost: set[int]) 
     rows = with_refused(Query(gpus=gpus), output, numbered=True).gpus
     assert [gpu.index for gpu in rows] == sorted(seen | lost)
     assert {gpu.index for gpu in rows if gpu.error} == lost
+
+
+@given(rigs(), dialects(), st.data())
+def test_a_lost_card_keeps_its_row_in_every_listing(
+    host: Host, dialect: Dialect, data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, len(host.gpus) - 1))
+    lost = Gpu(place, pci_bus_id=host.gpus[place].pci_bus_id, error=LOST)
+    gpus = tuple(lost if gpu.index == place else gpu for gpu in host.gpus)
+    broken = replace(host, gpus=gpus)
+    (row,) = [g for g in read_list(list_gpus(broken, dialect)).value.gpus if g.error]
+    assert LOST in (row.error or "")
+    assert row.pci_bus_id == lost.pci_bus_id
+    rates = {g.index for g in read_nvlink_status(nvlink_s(broken, dialect)).value}
+    assert rates == {gpu.index for gpu in host.gpus} - {place}
+    cells = query_csv(broken, dialect, ["name", "memory.total"], header=False).split("\n")[place]
+    assert cells == "[GPU is lost], [GPU is lost]"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from multigpu.hardware import Gpu, GpuPair, Host, P2p
 from tests.rigs.amd_ids import device_id, revision_id
 
@@ -102,18 +104,17 @@ def pair_links(host: Host, pair: GpuPair) -> dict[str, str]:
     return {}
 
 
-def kfd_processes_section(host: Host) -> dict[str, object]:
+def kfd_processes_section(host: Host) -> dict[str, Any]:
     """Pid -> name, cgroup and bytes by gpu_id; the cgroup names the unit."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for gpu in host.gpus:
         for process in gpu.processes:
             unit = f"/system.slice/{process.unit}" if process.unit else "/"
-            entry = {
-                "name": process.name,
-                "cgroup": f"0::{unit}",
-                "vram": {str(gpu_id(gpu)): str((process.used_memory_mib or 0) << 20)},
-            }
-            found[str(process.pid)] = entry
+            vram = {str(gpu_id(gpu)): str((process.used_memory_mib or 0) << 20)}
+            held = found.setdefault(
+                str(process.pid), {"name": process.name, "cgroup": f"0::{unit}", "vram": {}}
+            )
+            held["vram"] |= vram
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -10,7 +11,8 @@ class Dialect:
     """Releases by tool. `pasted`: a matrix copied from a terminal, blanks for tabs, no ANSI.
 
     `log_prefix` is what stands before a kernel message (tests/rigs/kernel.py, PREFIXES). `launcher`
-    is what stands before every line of a job (mpirun --tag-output, a vLLM worker).
+    is what stands before every line of a job (mpirun --tag-output, a vLLM worker). `remark` stands
+    where a format has room for one and begins with "simulated"; `now` is the time of the printing.
     """
 
     driver: str = "580.105.08"
@@ -25,6 +27,8 @@ class Dialect:
     launcher: str = ""
     nccl_tests: str = "2.13"
     nvbandwidth: str = "v0.8"
+    remark: str = "simulated: made up by tests/rigs"
+    now: datetime = datetime(2024, 11, 14, 14, 58)
 
     @property
     def branch(self) -> int:

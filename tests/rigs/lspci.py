@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from multigpu.hardware import Gpu, HopKind, Host, PcieHop, Vendor
 from tests.rigs.dialect import Dialect
-from tests.rigs.sysfs import CARD_IDS, GT_PER_S
+from tests.rigs.sysfs import GT_PER_S, pci_ids
 
 VENDORS = {
     "0x10de": "NVIDIA Corporation",
@@ -39,7 +39,7 @@ def nodes(host: Host) -> dict[str, Node]:
     found: dict[str, Node] = {}
     for gpu in host.gpus:
         below = f"{gpu.pci_bus_id}"
-        found[below] = Node(below, *CARD_IDS[gpu.vendor], gpu=gpu)
+        found[below] = Node(below, *pci_ids(gpu), gpu=gpu)
         for hop in gpu.pcie.hops:
             found[hop.address] = Node(
                 hop.address, f"{hop.vendor}", f"{hop.device}", below=below, hop=hop

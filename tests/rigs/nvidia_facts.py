@@ -18,10 +18,14 @@ from tests.rigs.nvidia_nodes import (
     switched,
     watts,
 )
+from tests.rigs.sysfs import pci_ids
 
 
-def card(gpu: Gpu, dialect: Dialect) -> tuple[Node, ...]:
-    """Every name that the readers could look at, and some that must not mislead them."""
+def card(gpu: Gpu, dialect: Dialect, busy: int | None = None) -> tuple[Node, ...]:
+    """Every name that the readers could look at, and some that must not mislead them.
+
+    `busy` is the utilization in percent, left out where nobody tells.
+    """
     branch = dialect.branch
     nodes = (
         leaf("product_name", "Product Name", gpu.name),
@@ -58,6 +62,7 @@ def card(gpu: Gpu, dialect: Dialect) -> tuple[Node, ...]:
             leaf("used", "Used", 1, " MiB"),
         ),
         leaf("compute_mode", "Compute Mode", gpu.compute_mode),
+        None if busy is None else utilization(busy, branch),
         group(
             "ecc_mode",
             "ECC Mode" if branch >= 535 else "Ecc Mode",
@@ -96,6 +101,12 @@ def _addressing(gpu: Gpu, branch: int) -> str:
     return "HMM" if branch >= 570 else "None"
 
 
+def utilization(percent: int, branch: int) -> Node:
+    """Of the cores alone."""
+    words = "GPU" if branch >= 570 else "Gpu"
+    return group("utilization", "Utilization", leaf("gpu_util", words, percent, " %"))
+
+
 def mig_mode(gpu: Gpu) -> Node:
     """Current and pending."""
     return group(
@@ -113,7 +124,7 @@ def pci(gpu: Gpu, dialect: Dialect) -> Node:
         "pci",
         "PCI",
         leaf("pci_bus", "Bus", f"0x{at[9:11]}"),
-        leaf("pci_device_id", "Device Id", "0x220410DE"),
+        leaf("pci_device_id", "Device Id", _device_id(gpu)),
         leaf("pci_bus_id", "Bus Id", at),
         group(
             "pci_gpu_link_info",
@@ -137,6 +148,12 @@ def pci(gpu: Gpu, dialect: Dialect) -> Node:
         leaf("replay_counter", "Replays Since Reset", link.replays),
         leaf("tx_util", "Tx Throughput", "0 KB/s"),
     )
+
+
+def _device_id(gpu: Gpu) -> str:
+    """`0x220410DE`: device, then vendor."""
+    vendor, device = pci_ids(gpu)
+    return f"0x{device[2:]}{vendor[2:]}".upper().replace("X", "x")
 
 
 def memory(gpu: Gpu, dialect: Dialect) -> Node:

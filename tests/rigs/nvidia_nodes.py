@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from multigpu.hardware import Gpu
 from tests.rigs.dialect import Dialect
 
 NA = "N/A"
+LOST = "GPU is lost"
 DEPRECATED = "Requested functionality has been deprecated"
 
 
@@ -52,6 +54,16 @@ def yes(value: bool | None) -> str:
 def nvml_bus_id(address: str | None) -> str:
     """`00000000:41:00.0`: eight digits of domain, upper case."""
     return f"0000{address}".upper() if address else NA
+
+
+def no_handle(gpu: Gpu, dialect: Dialect) -> str:
+    """The line in the place of a lost card, as 610, 470 and older branches spell it."""
+    at = f"{gpu.pci_bus_id}".upper()
+    if dialect.branch >= 610:
+        where = f"GPU{gpu.index}: {at}"
+    else:
+        where = f"GPU{at}" if dialect.branch >= 470 else f"GPU {at}"
+    return f"Unable to determine the device handle for {where}: {gpu.error}"
 
 
 def watts(value: float | None) -> str:

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from xml.sax.saxutils import escape
 
 from multigpu.hardware import Gpu, Host
 from tests.rigs import nvidia_facts as facts
 from tests.rigs.dialect import Dialect
-from tests.rigs.nvidia_nodes import NA, Node, nvml_bus_id, switched, watts, yes
+from tests.rigs.nvidia_nodes import LOST, NA, Node, no_handle, nvml_bus_id, switched, watts, yes
 
-SIMULATED = "simulated: made up by tests/rigs"
-TIMESTAMP = "Thu Nov 14 14:58:00 2024"
-LOST = "GPU is lost"
+# Utilization in percent by index; a card that is not there prints N/A.
+Busy = Mapping[int, int | None]
+UNKNOWN: Busy = MappingProxyType({})
 DTD = ((580, "v13"), (525, "v12"), (450, "v11"), (0, "v10"))
 
 
-def query_xml(host: Host, dialect: Dialect) -> str:
+def query_xml(host: Host, dialect: Dialect, busy: Busy = UNKNOWN) -> str:
     """The XML; pasted copies are indented with blanks."""
     dtd = next(version for branch, version in DTD if dialect.branch >= branch)
     lines = [
         '<?xml version="1.0" ?>',
         f'<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_{dtd}.dtd">',
-        f"<!-- {SIMULATED} -->",
+        f"<!-- {dialect.remark} -->",
         "<nvidia_smi_log>",
-        f"\t<timestamp>{TIMESTAMP}</timestamp>",
+        f"\t<timestamp>{dialect.now:%c}</timestamp>",
         f"\t<driver_version>{dialect.driver}</driver_version>",
         f"\t<cuda_version>{dialect.cuda}</cuda_version>",
         f"\t<attached_gpus>{len(host.gpus)}</attached_gpus>",
-        *(line for gpu in host.gpus for line in _card_xml(gpu, dialect)),
+        *(line for gpu in host.gpus for line in _card_xml(gpu, dialect, busy)),
         "</nvidia_smi_log>",
         "",
     ]
     return "\n".join(line.replace("\t", "    ") if dialect.pasted else line for line in lines)
 
 
-def _card_xml(gpu: Gpu, dialect: Dialect) -> Iterator[str]:
+def _card_xml(gpu: Gpu, dialect: Dialect, busy: Busy) -> Iterator[str]:
     yield f'\t<gpu id="{nvml_bus_id(gpu.pci_bus_id)}">'
-    for node in facts.card(gpu, dialect):
+    for node in facts.card(gpu, dialect, busy.get(gpu.index)):
         yield from _element(node, 2, gpu.error == LOST)
     if dialect.branch >= 450:
         yield "\t\t<mig_devices>"
@@ -68,16 +69,16 @@ def _element(node: Node, depth: int, lost: bool = False) -> Iterator[str]:
     yield f"{indent}</{name}>"
 
 
-def query_text(host: Host, dialect: Dialect) -> str:
+def query_text(host: Host, dialect: Dialect, busy: Busy = UNKNOWN) -> str:
     """The same in words; names are padded to 42 columns, to 55 since driver 580."""
     column = 55 if dialect.branch >= 580 else 42
-    lines = [f"# {SIMULATED}", "", "==============NVSMI LOG==============", ""]
-    head = [("Timestamp", TIMESTAMP), *_versions(dialect), ("", ""), ("Attached GPUs", "")]
-    for name, cell in head[:-2]:
+    lines = [f"# {dialect.remark}", "", "==============NVSMI LOG==============", ""]
+    for name, cell in [("Timestamp", f"{dialect.now:%c}"), *_versions(dialect)]:
         lines.append(_pair(0, name, cell, column))
     lines += ["", _pair(0, "Attached GPUs", str(len(host.gpus)), column)]
     for gpu in host.gpus:
-        lines += [f"GPU {nvml_bus_id(gpu.pci_bus_id)}", *_card_text(gpu, dialect, column), ""]
+        lines.append(f"GPU {nvml_bus_id(gpu.pci_bus_id)}")
+        lines += [*_card_text(gpu, dialect, column, busy), ""]
     return "\n".join(f"  {line}" if dialect.pasted and line else line for line in lines) + "\n"
 
 
@@ -95,8 +96,8 @@ def _versions(dialect: Dialect) -> list[tuple[str, str]]:
     ]
 
 
-def _card_text(gpu: Gpu, dialect: Dialect, column: int) -> Iterator[str]:
-    for node in facts.card(gpu, dialect):
+def _card_text(gpu: Gpu, dialect: Dialect, column: int, busy: Busy) -> Iterator[str]:
+    for node in facts.card(gpu, dialect, busy.get(gpu.index)):
         yield from _words(node, 1, column, gpu.error == LOST)
         if node.xml == "mig_mode":
             for device in gpu.mig_devices:
@@ -130,6 +131,9 @@ def list_gpus(host: Host, dialect: Dialect) -> str:
     """`-L`; the format has no room to say that the host is made up."""
     lines = []
     for gpu in host.gpus:
+        if gpu.error == LOST:
+            lines.append(no_handle(gpu, dialect))
+            continue
         lines.append(f"GPU {gpu.index}: {gpu.name} (UUID: {gpu.uuid})")
         lines += [
             f"  MIG {d.profile or '':<11} Device {d.index:>2}: (UUID: {d.uuid})"
@@ -142,17 +146,26 @@ def list_gpus(host: Host, dialect: Dialect) -> str:
 UNITS = {
     **dict.fromkeys(("memory.total", "memory.reserved", "memory.used", "memory.free"), "MiB"),
     **dict.fromkeys(("power.draw", "power.limit", "power.default_limit", "power.max_limit"), "W"),
+    "utilization.gpu": "%",
 }
 
 
 def query_csv(
-    host: Host, dialect: Dialect, fields: Sequence[str], header: bool = True, units: bool = True
+    host: Host,
+    dialect: Dialect,
+    fields: Sequence[str],
+    header: bool = True,
+    units: bool = True,
+    busy: Busy = UNKNOWN,
 ) -> str:
-    """`--query-gpu=FIELDS --format=csv[,noheader][,nounits]`: `nounits` leaves the header's."""
+    """`--query-gpu=FIELDS --format=csv[,noheader][,nounits]`: `nounits` leaves the header's.
+
+    Raises KeyError with the name of a field that is none.
+    """
     names = [f"{name} [{UNITS[name]}]" if name in UNITS else name for name in fields]
     rows = [
         [
-            _cell(_field(host, gpu, dialect, name), UNITS.get(name, "") if units else "")
+            _cell(_field(host, gpu, dialect, name, busy), UNITS.get(name, "") if units else "")
             for name in fields
         ]
         for gpu in host.gpus
@@ -163,10 +176,12 @@ def query_csv(
 def _cell(value: str, unit: str) -> str:
     if value == NA:
         return "[N/A]"
+    if value == f"[{LOST}]":
+        return value
     return f"{value} {unit}" if unit else value
 
 
-def _field(host: Host, gpu: Gpu, dialect: Dialect, name: str) -> str:
+def _field(host: Host, gpu: Gpu, dialect: Dialect, name: str, busy: Busy) -> str:
     """One cell; every field the tests ask for."""
     link, rows = gpu.pcie, gpu.remapped_rows
     capability = ".".join(map(str, gpu.compute_capability or ()))
@@ -175,7 +190,7 @@ def _field(host: Host, gpu: Gpu, dialect: Dialect, name: str) -> str:
         "index": gpu.index,
         "count": len(host.gpus),
         "driver_version": dialect.driver,
-        "timestamp": "2026/07/03 08:33:38.737",
+        "timestamp": f"{dialect.now:%Y/%m/%d %H:%M:%S.737}",
         "name": gpu.name,
         "uuid": gpu.uuid,
         "pci.bus_id": nvml_bus_id(gpu.pci_bus_id),
@@ -210,9 +225,11 @@ def _field(host: Host, gpu: Gpu, dialect: Dialect, name: str) -> str:
         "remapped_rows.uncorrectable": rows.uncorrectable if rows else None,
         "remapped_rows.pending": yes(rows.pending if rows else None),
         "remapped_rows.failure": yes(rows.failure if rows else None),
-        "utilization.gpu": "3 %",
+        "utilization.gpu": busy.get(gpu.index),
     }
     if name.startswith(("clocks_event_reasons.", "clocks_throttle_reasons.")):
         return "Active" if reason in gpu.throttle_reasons else "Not Active"
     value = cells[name]
+    if gpu.error == LOST:
+        return f"[{LOST}]"
     return NA if value is None else str(value)

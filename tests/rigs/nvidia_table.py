@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from multigpu.hardware import Gpu, Host
 from tests.rigs.dialect import Dialect
 from tests.rigs.nvidia_nodes import NA, nvml_bus_id
+from tests.rigs.nvidia_smi import UNKNOWN, Busy
 
 ERROR = "ERR!"
 
@@ -36,20 +37,20 @@ def layout(dialect: Dialect) -> Layout:
     return NEW if dialect.branch >= 550 else MIDDLE if dialect.branch >= 530 else OLD
 
 
-def table(host: Host, dialect: Dialect) -> str:
+def table(host: Host, dialect: Dialect, busy: Busy = UNKNOWN) -> str:
     """Cards, MIG devices where there are any, processes; pasted copies have a margin."""
     wide = layout(dialect)
     lines = [
-        "# simulated: made up by tests/rigs",
-        "Sat Jan 31 14:36:05 2026       ",
+        f"# {dialect.remark}",
+        f"{dialect.now:%c}       ",
         _rule((wide.inside,)),
         _bar(_versions(dialect, wide)),
         _rule(wide.columns),
-        _bar(" GPU  Name                 Persistence-M ".ljust(wide.columns[0])),
+        *_headings(dialect, wide),
         _rule(wide.columns, "="),
     ]
     for gpu in host.gpus:
-        lines += [*_card(gpu, dialect, wide), _rule(wide.columns)]
+        lines += [*_card(gpu, dialect, wide, busy.get(gpu.index)), _rule(wide.columns)]
     slices = [(gpu.index, device) for gpu in host.gpus for device in gpu.mig_devices]
     if slices:
         lines += ["", _rule((wide.inside,)), _bar(" MIG devices:".ljust(wide.inside))]
@@ -66,6 +67,25 @@ def _versions(dialect: Dialect, wide: Layout) -> str:
     return f"{text} {cuda} Version: {dialect.cuda}".ljust(wide.inside)
 
 
+def _headings(dialect: Dialect, wide: Layout) -> Iterator[str]:
+    """Two lines, and the MIG mode's since 450."""
+    first, second, third = wide.columns
+    left = (" GPU  Name", " Fan  Temp  Perf" if wide is OLD else " Fan  Temp   Perf")
+    end = "" if wide is OLD else " "
+    yield _bar(
+        left[0] + f"Persistence-M{end}".rjust(first - len(left[0])),
+        " Bus-Id" + "Disp.A ".rjust(second - 7),
+        " Volatile Uncorr. ECC ",
+    )
+    yield _bar(
+        left[1] + f"Pwr:Usage/Cap{end}".rjust(first - len(left[1])),
+        "Memory-Usage ".rjust(second),
+        " GPU-Util  Compute M. ",
+    )
+    if dialect.branch >= 450:
+        yield _bar(" " * first, " " * second, "MIG M. ".rjust(third))
+
+
 def _rule(columns: tuple[int, ...], line: str = "-") -> str:
     return "+" + "+".join(line * width for width in columns) + "+"
 
@@ -74,7 +94,7 @@ def _bar(*cells: str) -> str:
     return "|" + "|".join(cells) + "|"
 
 
-def _card(gpu: Gpu, dialect: Dialect, wide: Layout) -> Iterator[str]:
+def _card(gpu: Gpu, dialect: Dialect, wide: Layout, busy: int | None) -> Iterator[str]:
     """Two lines; a third for the MIG mode since 450."""
     first, second, third = wide.columns
     name = gpu.name or ERROR
@@ -92,7 +112,7 @@ def _card(gpu: Gpu, dialect: Dialect, wide: Layout) -> Iterator[str]:
     yield _bar(
         left + power.rjust(first - len(left)),
         f"{_memory(gpu)} ".rjust(second),
-        f"{'0%' if gpu.name else ERROR:>8} {_mode(gpu):>12} ".rjust(third),
+        f"{_none(gpu) if busy is None else f'{busy}%':>8} {_mode(gpu):>12} ".rjust(third),
     )
     if dialect.branch >= 450:
         mig = {None: NA, True: "Enabled", False: "Disabled"}[gpu.mig]

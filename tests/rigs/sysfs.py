@@ -12,6 +12,8 @@ from tests.rigs.dialect import Dialect
 
 GT_PER_S = {1: 2.5, 2: 5.0, 3: 8.0, 4: 16.0, 5: 32.0, 6: 64.0}
 CARD_IDS = {Vendor.NVIDIA: ("0x10de", "0x2204"), Vendor.AMD: ("0x1002", "0x744c")}
+# pci.ids; other cards pass for an RTX 3090 or an RX 7900 XTX.
+DEVICE_IDS = {"NVIDIA GeForce RTX 4090": "0x2684"}
 MEMORY_BAR, PORT_BAR = "0x000000000014220c", "0x0000000000040101"
 
 Section = list[dict[str, str | None]]
@@ -27,9 +29,15 @@ def pci_section(host: Host, dialect: Dialect) -> Section:
     return [entries[name] for name in sorted(entries)]
 
 
+def pci_ids(gpu: Gpu) -> tuple[str, str]:
+    """Vendor and device."""
+    vendor, device = CARD_IDS[gpu.vendor]
+    return vendor, DEVICE_IDS.get(gpu.name or "", device)
+
+
 def card(gpu: Gpu, dialect: Dialect) -> dict[str, str | None]:
     """The graphics function; behind a switch of its own its link is internal and always full."""
-    vendor, device = CARD_IDS[gpu.vendor]
+    vendor, device = pci_ids(gpu)
     link, hops = gpu.pcie, gpu.pcie.hops
     inside = bool(hops) and hops[0].kind is HopKind.ON_CARD
     gen_max = link.gen_gpu_max or link.gen_max
@@ -124,6 +132,7 @@ def write(section: Section, root: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in entry.items():
             if file == "driver" and text:
-                (folder / "driver").symlink_to(f"../../../bus/pci/drivers/{text}")
+                ups = "../" * (len(way) + 2)
+                (folder / "driver").symlink_to(f"{ups}bus/pci/drivers/{text}")
             elif file not in ("address", "parent") and text is not None:
                 (folder / file).write_text(text + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from multigpu.hardware import Gpu, Host, P2p
 from tests.rigs.dialect import Dialect
+from tests.rigs.nvidia_nodes import LOST, no_handle
 
 LEGEND = (
     "  X    = Self",
@@ -111,6 +112,9 @@ def nvlink_s(host: Host, dialect: Dialect) -> str:
     """`nvlink -s`; a card without rates prints a sentence, spelled by release."""
     lines: list[str] = []
     for gpu in host.gpus:
+        if gpu.error == LOST:
+            lines.append(no_handle(gpu, dialect))
+            continue
         lines.append(f"GPU {gpu.index}: {gpu.name} (UUID: {gpu.uuid})")
         if gpu.mig:
             lines.append("Nvlink queries are not supported for Devices in MIG mode")
