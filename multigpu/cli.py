@@ -18,23 +18,28 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from multigpu.errors import CaptureError, MultigpuError, NoPlan
 from multigpu.explain import explain, explain_refusal
 from multigpu.fleet import fleet
 from multigpu.hardware import Host
 from multigpu.parse import capture, kinds
+from multigpu.parse.amd.kfd import read_kfd
 from multigpu.parse.folder import read_folder
 from multigpu.parse.reading import Kind, Reading
 from multigpu.plan import Objective
 from multigpu.planner import plan
 from multigpu.reading_screen import folder_json, folder_screen, screen, to_json
-from multigpu.store import models, texts
-from multigpu.store.inputs import Input, Tree, inputs
+from multigpu.store import gguf_files, models, texts
+from multigpu.store.inputs import Input, Model, Tree, inputs
 from multigpu.survey import survey
 from multigpu.survey_json import fleet_json
 from multigpu.wish import wishes
+
+GGUF = Kind("gguf", "GGUF file", lambda text: 0.0, lambda text: Reading(None))
+KFD = Kind("kfd-topology", "KFD's topology (sysfs)", lambda text: 0.0, lambda text: Reading(None))
+"""Formats that are no single text, so none is guessed to be one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,7 +103,7 @@ def _machine(path: str) -> Host:
     if found.is_dir():
         (tree,) = inputs([path])
         assert isinstance(tree, Tree)
-        return read_folder(tree.texts, found.resolve().name).machine
+        return read_folder(tree.texts, found.resolve().name, tree.parts).machine
     return capture.read(texts.read(found), found.stem)
 
 
@@ -149,7 +154,7 @@ def _read(options: argparse.Namespace) -> int:
                 records.append(record)
                 if not options.json:
                     print(text + "\n")
-        except CaptureError as error:
+        except MultigpuError as error:
             print(error, file=sys.stderr)
             failed = True
     if options.json:
@@ -162,8 +167,16 @@ def _readings(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Screen and record of one name; a folder of captured machines gives one for each."""
     for found in inputs([name]):
+        if isinstance(found, Model):
+            spec: Reading[Any] = Reading(gguf_files.from_file(found.name, found.path))
+            yield screen(found.name, GGUF, spec, _columns()), to_json(found.name, GGUF, spec)
+            continue
+        if isinstance(found, Tree) and set(found.parts) == {"kfd"} and not found.texts:
+            kfd = read_kfd(cast(dict[str, str], found.parts["kfd"]))
+            yield screen(found.name, KFD, kfd, _columns()), to_json(found.name, KFD, kfd)
+            continue
         if isinstance(found, Tree) and not _captures(found):
-            folder = read_folder(found.texts, found.path.resolve().name)
+            folder = read_folder(found.texts, found.path.resolve().name, found.parts)
             yield folder_screen(name, folder, _columns()), folder_json(name, folder)
             continue
         for given in [found] if isinstance(found, Input) else _captures(found):

@@ -26,7 +26,7 @@ def screen(
     return "\n".join(
         [
             name,
-            f"  {kind.name}, {count(reading)}",
+            f"  {kind.name}" + (f", {count(reading)}" if reading.lines else ""),
             body.rstrip("\n") or "  nothing in it that is known",
             *unread_lines(reading.unread, columns, every=every),
         ]

@@ -63,7 +63,8 @@ def _header(host: Host, columns: int) -> list[str]:
 
 def _versions(host: Host) -> Iterator[str]:
     if host.driver or not host.rocm:
-        yield f"driver {host.driver}" if host.driver else "no driver"
+        # Cards that answer have one, whatever was seen of it.
+        yield f"driver {host.driver or '?'}" if host.driver or host.usable else "no driver"
     if host.cuda:
         yield f"CUDA {host.cuda}"
     if host.rocm:
@@ -154,13 +155,15 @@ def _caution_lines(caution: Caution, columns: int) -> Iterator[str]:
 def _all_well(host: Host) -> str:
     """The sentence of a healthy machine: only what was really looked at."""
     gpus = host.usable
+    if not gpus:
+        return "nothing to mind in what was seen"
     pairs = [host.pair(a.index, b.index) for a, b in combinations(gpus, 2)]
     ports = not is_virtual_machine(host.virtualization)
     checked = [
-        ("every card answers", bool(gpus)),
+        ("every card answers", True),
         ("all lanes are up", ports and all(g.pcie.width_current is not None for g in gpus)),
         ("power limits at default", all(g.power_limit_default_w is not None for g in gpus)),
-        (f"no other process holds {TENANT_MIB} MiB of VRAM", bool(gpus)),
+        (f"no other process holds {TENANT_MIB} MiB of VRAM", True),
         (
             "P2P granted (a grant, not yet a proof)",
             bool(pairs) and all(pair and pair.p2p_read is P2p.OK for pair in pairs),

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from multigpu.cli import main
 from tests.hosts import HERE, captured
+from tests.hosts.machines import MACHINES
+from tests.rigs import sysfs
+from tests.rigs.amd_rocm_smi import rocm_smi_json
+from tests.rigs.amd_rocminfo import rocminfo
+from tests.rigs.amd_sysfs import kfd_section
+from tests.rigs.lspci import lspci_vvv
+from tests.rigs.nvidia_smi import list_gpus
+from tests.rigs.nvidia_table import table
 
 TOPOLOGY = """\
 \t\x1b[4mGPU0\tGPU1\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m
@@ -133,3 +142,49 @@ def test_a_line_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "x").write_text(TOPOLOGY + "\x1b]0;title\x07evil\n")
     _, out, _ = run(capsys, str(tmp_path / "x"))
     assert "\x07" not in out and "\x1b]" not in out
+
+
+def test_a_folder_of_amd_outputs_is_one_machine_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (rig,) = (rig for rig in MACHINES if rig.host.name == "8xMI210-two-hives")
+    (tmp_path / "smi.json").write_text(rocm_smi_json(rig.host, rig.dialect))
+    (tmp_path / "agents.txt").write_text(rocminfo(rig.host, rig.dialect))
+    status, out, _ = run(capsys, str(tmp_path))
+    assert status == 0
+    assert "8 GPUs, matched" in out and "65520 MiB" in out
+    assert "not seen" in out and "rocm-smi --showtopo" in out
+
+
+def test_outputs_of_one_host_complete_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (rig,) = (rig for rig in MACHINES if rig.host.name == "4090+3090")
+    (tmp_path / "table.txt").write_text(table(rig.host, rig.dialect))
+    (tmp_path / "lspci.txt").write_text(lspci_vvv(rig.host, rig.dialect))
+    _, out, _ = run(capsys, str(tmp_path))
+    assert "24564 MiB" in out  # the table
+    assert "x4 of x16" in out and "limited at 0000:00:1c.4" in out  # lspci
+
+
+def test_a_copy_of_sysfs_in_a_folder_is_read_without_being_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (rig,) = (rig for rig in MACHINES if rig.host.name == "4090+3090")
+    sysfs.write(sysfs.pci_section(rig.host, rig.dialect), tmp_path / "sys")
+    (tmp_path / "list.txt").write_text(list_gpus(rig.host, rig.dialect))
+    _, out, _ = run(capsys, str(tmp_path))
+    assert "list.txt: " in out and "current_link_width" not in out
+    assert "2 GPUs" in out
+
+
+def test_an_archive_of_kfd_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (rig,) = (rig for rig in MACHINES if rig.host.name == "8xMI210-two-hives")
+    with tarfile.open(tmp_path / "kfd.tar.gz", "w:gz") as archive:
+        for name, text in kfd_section(rig.host).items():
+            member = tarfile.TarInfo(f"topology/nodes/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    status, out, _ = run(capsys, str(tmp_path / "kfd.tar.gz"))
+    assert status == 0
+    assert "kfd-topology" in out and out.count("gfx90a") == 8

@@ -94,7 +94,7 @@ def _generation(host: Host) -> Iterator[Caution]:
     found = alike(host.usable, lambda gpu: _capped(gpu.pcie, best[gpu.name] if gpu.name else 0))
     for (reached, own), gpus in found.items():
         cards = indices(gpus)
-        twins = any(g.pcie.gen_gpu_max is None for g in gpus)
+        twins = any((g.pcie.gen_gpu_max or 0) < own for g in gpus)
         yield Caution(
             "pcie-generation",
             f"{names(cards)} {are(cards, 'reaches', 'reach')} PCIe {reached}.0 at most, "
@@ -112,7 +112,7 @@ def _s(cards: tuple[int, ...]) -> str:
 
 def _capped(link: PcieLink, twins: int) -> tuple[int, int] | None:
     """(generation reached, generation of the card's own or of its fastest twin) when less."""
-    own = link.gen_gpu_max or twins
+    own = max(link.gen_gpu_max or 0, twins)  # a BIOS setting can shrink the card's own LnkCap
     if link.gen_max is None or link.gen_max >= own:
         return None
     return link.gen_max, own

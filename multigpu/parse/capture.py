@@ -14,6 +14,7 @@ from dataclasses import asdict
 from multigpu.errors import CaptureError
 from multigpu.hardware import Gpu, GpuPair, Host, Vendor
 from multigpu.parse import pci, units
+from multigpu.parse.amd.seen import STATIC
 from multigpu.parse.cards import NVLINK, QUERY, TOPOLOGY, Cards, read_cards
 from multigpu.parse.kernel.kernel_log import read_kernel
 from multigpu.parse.nvidia_smi import topology
@@ -37,6 +38,7 @@ KERNEL_LOG = "journalctl -k"
 
 # What a folder of saved outputs should hold, so that nothing has to stay unknown.
 PARTS = (QUERY, TOPOLOGY, P2P_READ, NVLINK, LSPCI, KERNEL_LOG)
+AMD_PARTS = (STATIC, "rocm-smi --showtopo", LSPCI, KERNEL_LOG)
 
 BEGIN = re.compile(r'\{\s*"schema"\s*:')
 
@@ -125,7 +127,9 @@ def unseen(
     """What was not looked at, or may not be seen by this user; no fault of the machine."""
     several = len([gpu for gpu in cards.gpus if gpu.error is None]) > 1
     if captured.get("partial") is True:
-        yield from (command for command in PARTS if tool(tools, command).missing)
+        amd = any(gpu.vendor is Vendor.AMD for gpu in cards.gpus)
+        parts = AMD_PARTS if amd else PARTS
+        yield from (command for command in parts if tool(tools, command).missing)
         return
     log, listing = tool(tools, KERNEL_LOG), tool(tools, LSPCI)
     if not log.ok or (not log.stdout.strip() and system.uid != 0 and not log.missing):

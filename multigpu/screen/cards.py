@@ -73,8 +73,12 @@ def _table(gpus: Sequence[Gpu], host: Host, columns: int) -> list[str]:
 
 
 def short_name(gpu: Gpu) -> str:
-    """`RTX 4090` for `NVIDIA GeForce RTX 4090`; the vendor where there is no name."""
+    """`RTX 4090` for `NVIDIA GeForce RTX 4090`; the vendor where there is no name.
+
+    rocm-smi puts the product in brackets behind the chip: `Arcturus GL-XL [Instinct MI100]`.
+    """
     name = printable(gpu.name or "")
+    name = re.sub(r"^[^\[\]]+\[([^\[\]]{4,})\]$", r"\1", name)
     short = re.sub(r"^(NVIDIA|AMD)\s+|\b(GeForce|Radeon)\s+", "", name)
     return short or f"{gpu.vendor.name} card"
 

@@ -111,6 +111,8 @@ def peer_access_lines(host: Host, columns: int) -> list[str]:
     if not answers:
         return []
     everyone, inner = answers[0], answers[1:]
+    if everyone.driver.verdict is everyone.nccl.verdict is Verdict.UNKNOWN:
+        return []  # the screen's last line says that P2P was not seen
     library = "RCCL" if host.usable[0].vendor is Vendor.AMD else "NCCL"
     proof = "; only its log proves it (NCCL_DEBUG=INFO)"
     lines = [
@@ -135,7 +137,7 @@ def _sets(answers: Sequence[PeerAccess]) -> str:
 
 
 def _all_reduce(everyone: PeerAccess, inner: Sequence[PeerAccess]) -> str:
-    """`on`; `off by design (...), on for 0-1 or 2-3 alone`."""
+    """`would be on`; `off by design (...); on for 0-1 or 2-3 alone`."""
     text = _one(everyone)
     on = [a for a in inner if a.custom_all_reduce.verdict is Verdict.YES]
     return f"{text}; on for {_sets(on)} alone" if on else text
@@ -144,7 +146,7 @@ def _all_reduce(everyone: PeerAccess, inner: Sequence[PeerAccess]) -> str:
 def _one(access: PeerAccess) -> str:
     answer = access.custom_all_reduce
     if answer.verdict is Verdict.YES:
-        return "on"
+        return "would be on"
     word = {Verdict.NO: "off", Verdict.BY_DESIGN: "off by design"}.get(answer.verdict, "unknown")
     among = f" for all {len(access.gpus)}" if len(access.gpus) > 2 else ""
     return f"{word}{among} ({answer.reason})"

@@ -1,17 +1,22 @@
-"""What a person gives to be read: files, folders of them, archives of sysfs, standard input."""
+"""What a person gives to be read: files, folders, archives of sysfs, models, standard input."""
 
 from __future__ import annotations
 
+import os
 import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from multigpu.errors import CaptureError
+from multigpu.store import sysfs
 
 LARGEST_BYTES = 64 << 20
 MOST_FILES = 500
 STANDARD_INPUT = "-"
+SYSFS = ("sys", "devices", "bus", "nodes")
+"""Folders that are copies of sysfs, which are read by their own rules."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,23 @@ class Input:
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder: its texts by relative path."""
+    """A folder or an archive: its texts by relative path, and parts of a capture from sysfs."""
 
     name: str
     path: Path
     texts: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, object] = field(default_factory=dict)
 
 
-def inputs(names: list[str]) -> Iterator[Input | Tree]:
+@dataclass(frozen=True)
+class Model:
+    """A GGUF file."""
+
+    name: str
+    path: Path
+
+
+def inputs(names: list[str]) -> Iterator[Input | Tree | Model]:
     """What the names stand for, in their order; no name is standard input.
 
     Raises CaptureError when one of them cannot be read, before anything of it is shown.
@@ -40,8 +54,17 @@ def inputs(names: list[str]) -> Iterator[Input | Tree]:
         if name == STANDARD_INPUT:
             yield Input("standard input", decoded(sys.stdin.buffer.read()))
             continue
-        path = Path(name)
-        yield folder(path) if path.is_dir() else Input(name, file_text(path))
+        yield _given(name, Path(name))
+
+
+def _given(name: str, path: Path) -> Input | Tree | Model:
+    if path.is_dir():
+        return folder(path)
+    if path.suffix == ".gguf":
+        return Model(name, path)
+    if path.is_file() and ".tar" in path.suffixes and tarfile.is_tarfile(path):
+        return Tree(name, path, parts=sysfs.sections(path))
+    return Input(name, file_text(path))
 
 
 def file_text(path: Path) -> str:
@@ -65,13 +88,26 @@ def decoded(data: bytes) -> str:
 
 
 def folder(path: Path) -> Tree:
-    """The readable files below a folder; hidden and binary ones are left out."""
-    found = [f for f in sorted(path.rglob("*")) if f.is_file() and not f.is_symlink()]
-    files = [f for f in found if not any(p.startswith(".") for p in f.relative_to(path).parts)]
-    if len(files) > MOST_FILES:
+    """The readable files below a folder but hidden and binary ones, and its copies of sysfs."""
+    found = [f for f in _walk(path) if f.is_file() and not f.is_symlink()]
+    if len(found) > MOST_FILES:
         raise CaptureError(
-            f"{path} holds {len(files)} files, at most {MOST_FILES} are read as one machine: give "
-            "the folder with the outputs of one host"
+            f"{path} holds more than {MOST_FILES} files, too many for one machine: give the folder "
+            "with the outputs of one host"
         )
-    texts = {f.relative_to(path).as_posix(): file_text(f) for f in files}
-    return Tree(str(path), path, {name: text for name, text in texts.items() if "\0" not in text})
+    texts = {f.relative_to(path).as_posix(): file_text(f) for f in found}
+    plain = {name: text for name, text in texts.items() if "\0" not in text}
+    return Tree(str(path), path, plain, sysfs.sections(path))
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Files by name, up to one more than may be read."""
+    count = 0
+    for base, folders, files in os.walk(path):
+        folders[:] = sorted(f for f in folders if f not in SYSFS and not f.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield Path(base, name)
+                count += 1
+        if count > MOST_FILES:
+            return

@@ -65,6 +65,55 @@ def pci_section(path: Path) -> Section:
     return [_entry(name, devices[name]) for name in sorted(devices)]
 
 
+def sections(path: Path) -> dict[str, object]:
+    """What a folder or archive holds of sysfs, as parts of a capture: `pci`, `kfd`; often nothing.
+
+    Raises CaptureError when an archive cannot be read.
+    """
+    found: dict[str, object] = {}
+    kfd = kfd_section(path)
+    if kfd:
+        found["kfd"] = kfd
+    try:
+        found["pci"] = pci_section(path)
+    except CaptureError:
+        if not kfd and not path.is_dir():
+            raise
+    return found
+
+
+def kfd_section(path: Path) -> dict[str, str]:
+    """KFD's topology, below `nodes/`: relative path -> text."""
+    try:
+        texts = list(_kfd_folder(path) if path.is_dir() else _kfd_archive(path))
+    except (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise CaptureError(f"{path.name}: cannot be read as a sysfs tree: {error}") from error
+    return {match[1]: text.decode("utf-8", "backslashreplace") for match, text in texts}
+
+
+KFD_FILE = re.compile(
+    r"(?:^|/)nodes/(\d{1,4}/(?:properties|gpu_id|name|(?:io_links|p2p_links|mem_banks)/\d{1,4}/properties))$",
+    re.ASCII,
+)
+
+
+def _kfd_folder(path: Path) -> Iterator[tuple[re.Match[str], bytes]]:
+    for file in sorted(path.glob("**/nodes/**/*")):
+        match = KFD_FILE.search(file.as_posix())
+        content = _content(file) if match else None
+        if match and content is not None:
+            yield match, content
+
+
+def _kfd_archive(path: Path) -> Iterator[tuple[re.Match[str], bytes]]:
+    with tarfile.open(path, "r:*") as archive:
+        for member in archive:
+            match = KFD_FILE.search(member.name)
+            if match and member.isfile() and member.size <= LARGEST_FILE_BYTES:
+                stream = archive.extractfile(member)
+                yield match, stream.read() if stream else b""
+
+
 def _take(
     devices: dict[str, Found], names: tuple[str, ...], content: bytes | None, target: str | None
 ) -> None:

@@ -43,6 +43,7 @@ def card(
         "memory_mib": memory_mib,
         "memory_reserved_mib": reserved_mib,
         "memory_free_mib": memory_mib - reserved_mib - 2,
+        "memory_used_mib": 2,
         "power_limit_w": power_w,
         "power_limit_default_w": power_w,
         "power_limit_max_w": power_w,
@@ -125,7 +126,8 @@ def at(gpu: Gpu, bus: str, *hops: PcieHop, width: int = 16, **changes: Any) -> G
     above = tuple(replace(hop, gen_max=max(hop.gen_max or 4, gen)) for hop in above)
     link = replace(gpu.pcie, width_current=width, hops=above)
     held = sum(process.used_memory_mib or 0 for process in changes.get("processes", ()))
-    gpu = replace(gpu, memory_free_mib=(gpu.memory_free_mib or 0) - held)
+    free, used = (gpu.memory_free_mib or 0) - held, (gpu.memory_used_mib or 0) + held
+    gpu = replace(gpu, memory_free_mib=free, memory_used_mib=used)
     return replace(gpu, pci_bus_id=bus, pcie=link, numa_node=changes.pop("numa", 0), **changes)
 
 

@@ -15,8 +15,10 @@ from multigpu.hardware import Gpu, GpuPair, LeftOut, PcieLink, Vendor
 from multigpu.parse import pci
 from multigpu.parse.amd.amdgpu import AmdgpuCard
 from multigpu.parse.amd.kfd import KfdNode, KfdTopology
+from multigpu.parse.amd.other_outputs import amd_outputs, renumbered
 from multigpu.parse.amd.pairs import pairs_between
 from multigpu.parse.amd.seen import Seen, seen_of
+from multigpu.parse.same_card import filled
 from multigpu.parse.shape import integer, mapping
 
 INSIDE = "graphics inside the processor"
@@ -53,10 +55,28 @@ def amd_cards(
             left_out.append(LeftOut(device.address, name, INSIDE))
         else:
             rows += _rows(device, nodes, seen, devices, emulated_ports)
-    gpus = tuple(replace(gpu, index=first_index + i) for i, (gpu, _) in enumerate(rows))
+    told, ways = amd_outputs(mapping(captured.get("tools"))) if _partial(captured) else ((), ())
+    if told and not rows:
+        return AmdCards(*renumbered(told, ways, first_index))
+    gpus = tuple(
+        replace(_told(gpu, told), index=first_index + i) for i, (gpu, _) in enumerate(rows)
+    )
     numa_nodes = integer(mapping(captured.get("system")).get("numa_nodes"))
     pairs = pairs_between(gpus, [node for _, node in rows], seen.kfd, devices, numa_nodes)
     return AmdCards(gpus, pairs, tuple(left_out), tuple(_problems(captured, gpus, seen)))
+
+
+def _partial(captured: dict[str, object]) -> bool:
+    """True for a folder of saved outputs."""
+    return captured.get("partial") is True
+
+
+def _told(gpu: Gpu, told: tuple[Gpu, ...]) -> Gpu:
+    """A card of PCI with what a tool says of it, where the capture has nothing better."""
+    other = next((card for card in told if card.pci_bus_id == gpu.pci_bus_id), None)
+    if other is None or gpu.memory_mib is not None:
+        return gpu
+    return filled(replace(gpu, error=other.error), other)
 
 
 def nodes_of(kfd: KfdTopology | None, device: pci.Device, devices: pci.Tree) -> tuple[KfdNode, ...]:
