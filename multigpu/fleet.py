@@ -164,7 +164,10 @@ TRAITS: dict[str, Callable[[Host], str | None]] = {
     "VBIOS": lambda host: _distinct(host, lambda gpu: gpu.vbios_version, "{}"),
     "ways between cards": topology,
     "P2P": _grants,
-    "RAM": lambda host: f"{round(host.memory_mib / 8192) * 8} GiB" if host.memory_mib else None,
+    # To 8 GiB: what firmware keeps for itself differs between equal machines.
+    "RAM": lambda host: (
+        f"about {round(host.memory_mib / 8192) * 8} GiB" if host.memory_mib else None
+    ),
     "virtualization": lambda host: host.virtualization,
     "IOMMU": lambda host: host.iommu,
     "kernel module": lambda host: host.module_license,

@@ -257,3 +257,9 @@ def test_no_text_makes_the_readers_crash(text: str) -> None:
     pairs = read_pairs(text, text, text, text, text)
     assert all(pair.a < pair.b for pair in pairs)
     assert all(0 <= kind.recognise(text) <= 1 for kind in KINDS)
+
+
+def test_a_grant_in_one_direction_only_is_a_refusal() -> None:
+    matrix = " \tGPU0\tGPU1\n GPU0\tX\tOK\n GPU1\tCNS\tX\n"
+    (pair,) = read_pairs("", "", matrix, "", matrix.replace("OK", "U").replace("CNS", "OK"))
+    assert (pair.p2p_read, pair.p2p_write) == (P2p.CHIPSET_NOT_SUPPORTED, P2p.UNKNOWN)

@@ -42,6 +42,8 @@ def text(value: object) -> str | None:
     """A JSON string, without lone surrogates; None for anything else."""
     if not isinstance(value, str):
         return None
+    if value.isascii():
+        return value
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

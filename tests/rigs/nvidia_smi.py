@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from types import MappingProxyType
-from xml.sax.saxutils import escape
 
 from multigpu.hardware import Gpu, Host
 from tests.rigs import nvidia_facts as facts
@@ -60,7 +60,7 @@ def _element(node: Node, depth: int, lost: bool = False) -> Iterator[str]:
     if name is None:
         return
     if node.children is None:
-        cell = LOST if lost and name != "pci_bus_id" else escape(str(node.cell))
+        cell = LOST if lost and name != "pci_bus_id" else escape(str(node.cell), quote=False)
         yield f"{indent}<{name}>{cell}</{name}>"
         return
     yield f"{indent}<{name}>"

@@ -33,8 +33,8 @@ def read_pairs(
     return tuple(
         replace(
             _pair((a, b), _cell(matrix, a, b), _cell(pcie, a, b), rates.get(a, ())),
-            p2p_read=_grant(_cell(reads, a, b)),
-            p2p_write=_grant(_cell(writes, a, b)),
+            p2p_read=_grant(_worse(reads, a, b)),
+            p2p_write=_grant(_worse(writes, a, b)),
         )
         for a, b in combinations(indices, 2)
     )
@@ -42,6 +42,12 @@ def read_pairs(
 
 def _cell(cells: Matrix, a: int, b: int) -> str:
     return cells.get((a, b)) or cells.get((b, a)) or ""
+
+
+def _worse(cells: Matrix, a: int, b: int) -> str:
+    """The grant in both directions: of two that differ the refusal counts."""
+    found = [cell for cell in (cells.get((a, b)), cells.get((b, a))) if cell]
+    return next((cell for cell in found if cell != P2p.OK), found[0] if found else "")
 
 
 def _pair(pair: tuple[int, int], cell: str, pcie: str, rates: tuple[float, ...]) -> GpuPair:
