@@ -15,7 +15,11 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent
 _CAPTURES = sorted((_ROOT / "tests" / "hosts").glob("*.json"))
 
+# vLLM's wheel of PyPI is for NVIDIA cards: these hosts are said to have a ROCm build of their own.
+_ROCM = {"model": "Qwen3-32B-AWQ", "executable": "/opt/vllm-rocm/bin/vllm", "context": 16384}
 _SERVICES = {
+    "2x7900xtx": _ROCM,
+    "8xMI210-two-hives": {**_ROCM, "objective": "throughput", "concurrency": 16},
     "1x4090": {"model": "Qwen3-8B", "context": 16384, "concurrency": 2},
     "2x3090-x4": {
         "model": "Qwen3-14B-AWQ",

@@ -263,7 +263,7 @@ def test_a_bug_met_by_one_host_of_four_leaves_the_others_alone(
 
 # --- the rehearsal ---------------------------------------------------------------------------
 
-REFUSED = {"2x3090-one-lost", "2x7900xtx", "no-gpu-driver-broken"}
+REFUSED = {"2x3090-one-lost", "no-gpu-driver-broken"}
 """At least these; a captured machine that is added may be refused or planned."""
 
 
