@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -220,3 +221,13 @@ def test_a_capture_with_a_damaged_stretch_is_read_or_refused(
 def test_any_text_is_refused_and_never_a_crash(text: str) -> None:
     with pytest.raises(CaptureError):
         read(text, "host")
+
+
+def test_a_gpu_that_shares_the_processors_memory_has_that() -> None:
+    document = json.loads(captured("1x4090"))
+    record = document["tools"][cards.QUERY]
+    inside = "\n".join(record["stdout"]).replace("NVIDIA GeForce RTX 4090", "NVIDIA GB10")
+    record["stdout"] = re.sub(r"\d+ MiB", "N/A", inside).split("\n")
+    (gpu,) = read(json.dumps(document), "spark").gpus
+    assert (gpu.unified_memory, gpu.error, gpu.memory_mib) == (True, None, 64_000)
+    assert gpu.memory_free_mib == 57_600

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from multigpu.errors import CaptureError
 from multigpu.hardware import Gpu, GpuPair, Host, Vendor
@@ -90,7 +90,7 @@ def host(captured: dict[str, object], name: str) -> Host:
     facts = {**asdict(system), "driver": cards.driver or system.driver}
     return Host(
         name=name,
-        gpus=cards.gpus,
+        gpus=tuple(sharing(gpu, system) for gpu in cards.gpus),
         pairs=(*(pair for pair in _pairs(tools) if {pair.a, pair.b} <= known), *cards.pairs),
         cuda=cards.cuda,
         units=units.read_units(tool(tools, UNITS).stdout, captured.get("main_processes")),
@@ -107,6 +107,14 @@ def host(captured: dict[str, object], name: str) -> Host:
         problems=(*cards.problems, *_blind_spots(captured, tools, system, cards)),
         **facts,
     )
+
+
+def sharing(gpu: Gpu, system: System) -> Gpu:
+    """A GPU without memory of its own has the processor's: what is free there is free for it."""
+    if not gpu.unified_memory or gpu.memory_mib is not None:
+        return gpu
+    free = gpu.memory_free_mib or system.memory_available_mib
+    return replace(gpu, memory_mib=system.memory_mib, memory_free_mib=free)
 
 
 def _pairs(tools: dict[str, object]) -> tuple[GpuPair, ...]:
