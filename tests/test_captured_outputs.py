@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import tests.truth
+from multigpu.parse import kinds
+from multigpu.store.inputs import decoded
 
 RIGS = Path(__file__).parents[1] / "../shared/rigs"
 INDEX = RIGS / "INDEX.tsv"
@@ -45,3 +47,32 @@ def test_every_file_of_the_index_has_its_truth() -> None:
 @pytest.mark.parametrize("file", indexed())
 def test_a_captured_output_is_read_as_what_it_is(file: str) -> None:
     truths()[file](RIGS / file)
+
+
+# Beginning of a captured file's name -> how the names of its possible formats begin.
+FORMATS = {
+    "a_": ("nvidia-smi-",),
+    "b_": ("nvidia-smi-topo-m", "nvidia-smi-nvlink-s"),
+    "c_": ("lspci-",),
+    "d_": ("nccl-log",),
+    "e_bandwidth/nccl": ("nccl-tests",),
+    "e_bandwidth/rccl": ("nccl-tests",),
+    "e_bandwidth/p2p": ("p2p-bandwidth-latency",),
+    "e_bandwidth/nvb": ("nvbandwidth",),
+    "f_serving_log/vllm": ("vllm-log",),
+    "f_serving_log/sglang": ("sglang-log",),
+    "f_serving_log/llama": ("llama-cpp-log",),
+    "g_": ("kernel-log",),
+    "h_amd/rocm_smi": ("rocm-smi",),
+    "h_amd/amd_smi": ("amd-smi",),
+    "h_amd/rocminfo": ("rocminfo",),
+    "i_model_config/gguf": ("gguf-metadata",),
+    "i_": ("hf-config",),
+}
+
+
+@pytest.mark.parametrize("file", [file for file in indexed() if ".tar" not in file])
+def test_the_format_of_a_captured_output_is_guessed(file: str) -> None:
+    expected = next(formats for begin, formats in FORMATS.items() if file.startswith(begin))
+    kind = kinds.guess(decoded((RIGS / file).read_bytes()))
+    assert kind is not None and kind.name.startswith(expected)
