@@ -1,4 +1,4 @@
-"""The `lab` fixture: four hosts with simulated GPUs for the whole test session.
+"""For the whole test session: `lab`, four hosts with simulated GPUs; `library`, their NVML alone.
 
 A lab that is up already is used and left up; otherwise the last session that uses it takes it down.
 """
@@ -6,11 +6,13 @@ A lab that is up already is used and left up; otherwise the last session that us
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
 
 import pytest
-from bed import cluster
+from bed import cluster, gpus
 from bed.client import Lab
 from bed.settings import LabNotPossible, Settings
 
@@ -48,3 +50,13 @@ def take_down_when_last(settings: Settings, users: TextIO) -> None:
         return
     if (settings.state / "for-tests").exists():
         cluster.down(settings)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulated NVML, compiled; in a directory of its own."""
+    if not shutil.which("gcc"):
+        pytest.skip("no C compiler")
+    path = tmp_path_factory.mktemp("nvml") / gpus.LIBRARY
+    gpus.compile_library(path)
+    return path

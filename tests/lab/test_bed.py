@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from bed import cluster, gpus, machines, pci
+from bed import cluster, machines, pci
 from bed.cache import cached
 from bed.settings import LabError, Settings
+
+from multigpu.host import probe
 
 QUERY = """
 import pynvml as n
@@ -24,15 +25,6 @@ print([n.nvmlDeviceGetUtilizationRates(c).gpu for c in cards])
 print([len(n.nvmlDeviceGetComputeRunningProcesses(c)) for c in cards])
 print([n.nvmlDeviceGetMemoryInfo(c, version=n.nvmlMemory_v2).used >> 20 for c in cards])
 """
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not shutil.which("gcc"):
-        pytest.skip("no C compiler")
-    path = tmp_path_factory.mktemp("nvml") / gpus.LIBRARY
-    gpus.compile_library(path)
-    return path
 
 
 def ask(library: Path, state: Path) -> list[str]:
@@ -70,13 +62,24 @@ def test_a_lost_card_raises_as_the_binding_names_it(library: Path, tmp_path: Pat
     assert ask(library, tmp_path) == ["pynvml.NVMLError_GpuIsLost: GPU is lost"]
 
 
+def test_cards_without_a_driver_get_it_back(tmp_path: Path) -> None:
+    pci.write(machines.load("mixed"), tmp_path)
+    drivers = {d["address"]: d["driver"] for d in probe.read_pci(str(tmp_path))}
+    pci.bind(tmp_path, bound=False)
+    unbound = {d["address"]: d["driver"] for d in probe.read_pci(str(tmp_path))}
+    pci.bind(tmp_path)
+    again = {d["address"]: d["driver"] for d in probe.read_pci(str(tmp_path))}
+    assert drivers == again and drivers["0000:04:00.0"] == "nvidia"
+    assert (unbound["0000:04:00.0"], unbound["0000:00:1c.4"]) == (None, "pcieport")
+
+
 @pytest.mark.parametrize("name", machines.names())
 def test_each_table_says_what_pci_and_nvml_need(name: str, tmp_path: Path) -> None:
     machine = machines.load(name)
     pci.write(machine, tmp_path)
     assert [card.index for card in machine.cards] == list(range(len(machine.cards)))
     for card in machine.cards:
-        device = tmp_path / "bus/pci/devices" / card["pci_bus_id"]
+        device = tmp_path / "sys/bus/pci/devices" / card["pci_bus_id"]
         assert (device / "current_link_width").read_text() == f"{card['pcie_width']}\n"
         assert device.resolve().parent.name == card["root_port"]
         assert len((device / "config").read_bytes()) == 256

@@ -16,3 +16,11 @@
 - `cluster`: the whole lab: prepare, up, down, status
 - `client`: what tests and people do with a lab that is up
 """
+
+import sys
+from pathlib import Path
+
+# `lab.py` is run as a program, and the checkout is not on its path then.
+CHECKOUT = str(Path(__file__).resolve().parents[3])
+if CHECKOUT not in sys.path:
+    sys.path.insert(0, CHECKOUT)

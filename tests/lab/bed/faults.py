@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from . import gpus, hosts
+from . import gpus, hosts, pci
 from .cluster import find_work
 from .settings import LabError, Settings
 
@@ -19,13 +19,15 @@ def mend(root: Path, work: Path, settings: Settings) -> None:
     """Undo every state; the originals lie in the layers below the host's own."""
     (root / BROKEN_SMI).unlink(missing_ok=True)
     gpus.place(gpus.nvml_library(settings), root / gpus.library_path())
+    pci.bind(root / gpus.HOME / "pci")
     (root / PYTHON).unlink(missing_ok=True)
     (root / PYTHON).symlink_to(os.readlink(work / "image" / PYTHON))
 
 
 def no_driver(root: Path) -> None:
-    """The driver is gone: no NVML library, and nvidia-smi ends with 9."""
+    """The driver is gone: no NVML library, cards without one, and nvidia-smi ends with 9."""
     (root / gpus.library_path()).unlink()
+    pci.bind(root / gpus.HOME / "pci", bound=False)
 
 
 def hang(root: Path) -> None:

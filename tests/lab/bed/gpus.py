@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import machines, pci
 from .cache import cached, key
-from .settings import HERE, Settings
+from .settings import CHECKOUT, HERE, Settings
 from .shell import run
 from .wheel import extract_device
 
@@ -33,6 +33,15 @@ PROGRAMS = {
     "attach-pci": HOME / "bin/attach-pci",
     "vllm": HOME / "bin/vllm",
 }
+# What nvidia-smi is made of, below one directory: the generator that the tests' machines come from.
+PYTHON = HOME / "python"
+MODULES = (
+    *(f"multigpu/{name}.py" for name in ("__init__", "hardware", "links", "managed")),
+    *("tests/rigs/__init__.py", "tests/rigs/dialect.py", "tests/rigs/sysfs.py"),
+    *(f"tests/rigs/nvidia_{name}.py" for name in ("facts", "health", "nodes", "smi", "table")),
+    "tests/rigs/topology.py",
+)
+GATHERING = "simulated_host.py"
 SERVICES = ("simulated-gpu@.service", "simulated-pci.service")
 # The simulated vLLM notes itself there, which the hardened units would not let it.
 DROP_IN = Path("multigpu-.service.d/simulated-gpu.conf")
@@ -71,17 +80,25 @@ def download_pynvml(partial: Path) -> None:
 
 
 def layer(settings: Settings, wheel_file: Path, target: Path) -> None:
-    """Write the files that all hosts share."""
+    """Write the files that all hosts share; made anew for every lab, so it is never out of date."""
     extract_device(wheel_file, target / HOME)
     place(nvml_library(settings), target / library_path())
-    place(pynvml(settings), target / "usr/lib/python3/dist-packages/pynvml.py")
-    for name, where in PROGRAMS.items():
-        place(GUEST / name, target / where, 0o755)
+    programs(settings, target)
     for name in SERVICES:
         place(GUEST / name, target / UNITS / name)
     drop_in = target / UNITS / DROP_IN
     drop_in.parent.mkdir(parents=True)
     drop_in.write_text(NOTES_ALLOWED)
+
+
+def programs(settings: Settings, target: Path) -> None:
+    """Write the stand-ins and the Python modules that nvidia-smi needs."""
+    place(pynvml(settings), target / "usr/lib/python3/dist-packages/pynvml.py")
+    for name, where in PROGRAMS.items():
+        place(GUEST / name, target / where, 0o755)
+    for name in MODULES:
+        place(CHECKOUT / name, target / PYTHON / name)
+    place(GUEST / GATHERING, target / PYTHON / GATHERING)
 
 
 def place(source: Path, target: Path, mode: int = 0o644) -> None:

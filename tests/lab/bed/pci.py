@@ -1,113 +1,149 @@
 """A sysfs tree of a simulated machine's PCI devices, which lspci and readers of /sys accept.
 
-Each card sits below a root port of its own. The files are bound over /sys/devices and /sys/bus/pci
-in the guest by its unit simulated-pci.service.
+Each card sits below a root port of its own. The attributes come from the generator of the tests'
+machines; what only libpci asks for is added here. The guest's unit simulated-pci.service binds the
+tree over /sys/devices and /sys/bus/pci.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+
+from multigpu.hardware import Gpu, HopKind, Host, PcieHop, PcieLink
+from tests.rigs import sysfs
+from tests.rigs.dialect import Dialect
 
 from .machines import Card, Machine
 
-ROOT = "pci0000:00"
-SPEEDS_GT_S = {1: "2.5", 2: "5.0", 3: "8.0", 4: "16.0", 5: "32.0"}
-BRIDGE_CLASS, VGA_CLASS = 0x060400, 0x030000
+DEVICES = Path("sys/devices/pci0000:00")
+BUS = Path("sys/bus/pci")
+# Intel's port for graphics cards on Raptor Lake (pci.ids), where the table names no other.
+INTEL, GRAPHICS_PORT = "0x8086", "0xa70d"
+BAR1_MIB = 256  # what the simulated NVML says
+NO_REGIONS = "\n".join(["0x0000000000000000 0x0000000000000000 0x0000000000000000"] * 7)
 
 
-@dataclass(frozen=True)
-class Function:
-    """One PCI function: its place, identity and link."""
-
-    address: str
-    folder: Path
-    vendor: int
-    device: int
-    subsystem: int
-    pci_class: int
-    gen: int
-    gen_max: int
-    width: int
-    width_max: int
-    numa_node: str
-    cpus: str
-    secondary_bus: int = 0
-
-    @property
-    def is_bridge(self) -> bool:
-        return self.pci_class == BRIDGE_CLASS
+def host(machine: Machine) -> Host:
+    """The machine as far as PCI shows it."""
+    return Host(machine.name, tuple(gpu(card) for card in machine.cards), simulated=True)
 
 
-def functions(card: Card) -> tuple[Function, Function]:
-    """The root port and the card behind it."""
-    port = Path("devices") / ROOT / card["root_port"]
-    address = card["pci_bus_id"]
+def gpu(card: Card) -> Gpu:
+    """One card and the root port above it, both ends of one link."""
     gen, gen_max = int(card["pcie_gen"]), int(card["pcie_gen_max"])
-    width, slot = int(card["pcie_width"]), int(card["root_port_width"])
-    place = (card["numa_node"], card["cpus"])
-    bus = int(address.split(":")[1], 16)
-    return (
-        Function(card["root_port"], port, 0x8086, 0xA70D, 0, BRIDGE_CLASS,
-                 gen, gen_max, width, slot, *place, secondary_bus=bus),
-        Function(address, port / address, 0x10DE, int(card["device_id"], 16),
-                 int(card["subsystem_id"], 16), VGA_CLASS,
-                 gen, gen_max, width, int(card["pcie_width_max"]), *place),
-    )  # fmt: skip
+    width = int(card["pcie_width"])
+    port = PcieHop(
+        card["root_port"],
+        HopKind.ROOT_PORT,
+        vendor=INTEL,
+        device=card.values.get("root_port_device", GRAPHICS_PORT),
+        gen_current=gen,
+        gen_max=gen_max,
+        width_current=width,
+        width_max=int(card["root_port_width"]),
+    )
+    return Gpu(
+        card.index,
+        name=card["name"],
+        pci_bus_id=card["pci_bus_id"],
+        pcie=PcieLink(gen, gen_max, width, int(card["pcie_width_max"]), hops=(port,)),
+        numa_node=int(card["numa_node"]),
+        cpu_affinity=card["cpus"],
+        bar1_memory_mib=BAR1_MIB,
+    )
 
 
 def write(machine: Machine, root: Path) -> None:
-    """Write the tree: `root`/devices/... and `root`/bus/pci/devices/ADDRESS -> the device."""
-    links = root / "bus/pci/devices"
-    links.mkdir(parents=True)
-    for function in (function for card in machine.cards for function in functions(card)):
-        folder = root / function.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in attributes(function).items():
-            (folder / name).write_text(f"{text}\n")
-        (folder / "config").write_bytes(configuration(function))
-        (links / function.address).symlink_to(Path("../../..") / function.folder)
+    """Write the tree: `root`/sys/devices/... and `root`/sys/bus/pci with its links and drivers."""
+    found = host(machine)
+    section = sysfs.pci_section(found, Dialect())
+    by_address = {f"{entry['address']}": entry for entry in section}
+    for card in machine.cards:
+        by_address[card["pci_bus_id"]].update(own_ids(card))
+    for entry in section:
+        entry.update({"revision": "0xa1", "irq": "16", "enable": "1"})
+        entry.setdefault("resource", NO_REGIONS)
+        (root / BUS / "drivers" / f"{entry['driver']}").mkdir(parents=True, exist_ok=True)
+    sysfs.write(section, root)
+    (root / BUS / "devices").mkdir(parents=True)
+    for each in found.gpus:
+        complete(root, each, by_address)
 
 
-def attributes(function: Function) -> dict[str, str]:
-    """Text files of one device, as Linux names them (Documentation/ABI/testing/sysfs-bus-pci)."""
+def own_ids(card: Card) -> dict[str, str]:
+    """Identity as the machine's table has it."""
+    subsystem = int(card["subsystem_id"], 16)
     return {
-        "vendor": f"0x{function.vendor:04x}",
-        "device": f"0x{function.device:04x}",
-        "subsystem_vendor": f"0x{function.subsystem & 0xFFFF:04x}",
-        "subsystem_device": f"0x{function.subsystem >> 16:04x}",
-        "class": f"0x{function.pci_class:06x}",
-        "revision": "0xa1",
-        "irq": "16",
-        "enable": "1",
-        "resource": "\n".join(["0x0000000000000000 0x0000000000000000 0x0000000000000000"] * 7),
-        "numa_node": function.numa_node,
-        "local_cpulist": function.cpus,
-        "current_link_speed": f"{SPEEDS_GT_S[function.gen]} GT/s PCIe",
-        "max_link_speed": f"{SPEEDS_GT_S[function.gen_max]} GT/s PCIe",
-        "current_link_width": str(function.width),
-        "max_link_width": str(function.width_max),
+        "device": card["device_id"],
+        "subsystem_vendor": f"0x{subsystem & 0xFFFF:04x}",
+        "subsystem_device": f"0x{subsystem >> 16:04x}",
     }
 
 
-def configuration(function: Function) -> bytes:
-    """256 bytes of configuration space with one capability, PCI Express, at 0x40.
+def complete(root: Path, gpu: Gpu, entries: dict[str, dict[str, str | None]]) -> None:
+    """Configuration space of the card and of its port, and their links below bus/pci/devices."""
+    (port,), address = gpu.pcie.hops, f"{gpu.pci_bus_id}"
+    place = Path(port.address)
+    spaces = {
+        place: bridge(port, entries[port.address], int(address.split(":")[1], 16)),
+        place / address: endpoint(gpu, entries[address]),
+    }
+    for where, space in spaces.items():
+        (root / DEVICES / where / "config").write_bytes(space)
+        (root / BUS / "devices" / where.name).symlink_to(f"../../../devices/{DEVICES.name}/{where}")
 
-    Offsets are those of the PCI Local Bus and PCI Express base specifications.
-    """
+
+def bind(root: Path, bound: bool = True) -> None:
+    """Let the nvidia driver hold the cards of the tree, or let them go."""
+    for vendor in root.glob(f"{DEVICES}/**/vendor"):
+        if vendor.read_text().strip() == "0x10de":
+            (vendor.parent / "driver").unlink(missing_ok=True)
+            if bound:
+                (vendor.parent / "driver").symlink_to("../../../../bus/pci/drivers/nvidia")
+
+
+# --- configuration space -------------------------------------------------------------------------
+
+# Offsets below are those of the PCI Local Bus and PCI Express base specifications.
+EXPRESS = 0x40
+ENDPOINT, ROOT_PORT = 0, 4
+
+
+def endpoint(gpu: Gpu, entry: dict[str, str | None]) -> bytes:
+    """The card's 256 bytes; its regions lie where `resource` has them."""
+    link = gpu.pcie
+    space = header(entry)
+    struct.pack_into("<IQQI", space, 0x10, 0xF5000000, 0x600000000C, 0x680000000C, 0xF001)
+    ids = (int(f"{entry[name]}", 16) for name in ("subsystem_vendor", "subsystem_device"))
+    struct.pack_into("<HH", space, 0x2C, *ids)
+    ends = (link.gen_max, link.width_max, link.gen_current, link.width_current)
+    return express(space, ENDPOINT, *ends)
+
+
+def bridge(port: PcieHop, entry: dict[str, str | None], bus_below: int) -> bytes:
+    """The root port's 256 bytes."""
+    space = header(entry)
+    space[0x0E] = 1
+    space[0x18:0x1B] = bytes([0, bus_below, bus_below])
+    ends = (port.gen_max, port.width_max, port.gen_current, port.width_current)
+    return express(space, ROOT_PORT, *ends)
+
+
+def header(entry: dict[str, str | None]) -> bytearray:
+    """Identity, class, and the pointer to the only capability."""
     space = bytearray(256)
-    put = struct.pack_into
-    put("<HHHH", space, 0x00, function.vendor, function.device, 0x0507, 0x0010)
-    put("<I", space, 0x08, function.pci_class << 8 | 0xA1)
-    space[0x0E] = 1 if function.is_bridge else 0
-    if function.is_bridge:
-        space[0x18:0x1B] = bytes([0, function.secondary_bus, function.secondary_bus])
-    else:
-        put("<I", space, 0x2C, function.subsystem)
-    space[0x34] = 0x40
-    port_type = 4 if function.is_bridge else 0
-    put("<BBH", space, 0x40, 0x10, 0, 2 | port_type << 4)
-    put("<I", space, 0x4C, function.gen_max | function.width_max << 4)
-    put("<H", space, 0x52, function.gen | function.width << 4)
+    vendor, device, kind = (int(f"{entry[name]}", 16) for name in ("vendor", "device", "class"))
+    struct.pack_into("<HHHH", space, 0x00, vendor, device, 0x0507, 0x0010)
+    struct.pack_into("<I", space, 0x08, kind << 8 | 0xA1)
+    space[0x34] = EXPRESS
+    return space
+
+
+def express(space: bytearray, port_type: int, *ends: int | None) -> bytes:
+    """With the PCI Express capability; `ends` are largest and current generation and width."""
+    gen_max, width_max, gen, width = (end or 0 for end in ends)
+    struct.pack_into("<BBH", space, EXPRESS, 0x10, 0, 2 | port_type << 4)
+    struct.pack_into("<I", space, EXPRESS + 0x0C, gen_max | width_max << 4)
+    struct.pack_into("<H", space, EXPRESS + 0x12, gen | width << 4)
     return bytes(space)
