@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 
 import pytest
 
 from multigpu.parse import kinds
+from multigpu.parse.shape import ABSENT
 from tests.fuzz.corpus import corpus
 from tests.fuzz.run import check, fuzz, fuzz_all
 
@@ -47,3 +50,30 @@ def test_no_broken_text_makes_a_reader_raise_or_hang() -> None:
     total = fuzz_all(COUNT, SECONDS, seed=20261123, workers=os.cpu_count() or 1)
     assert total.failures == []
     assert total.inputs.total() >= COUNT
+
+
+# "None" is a value of nvidia-smi's recovery action, "none" of systemd-detect-virt and of ours.
+REAL_NONES = {"recovery_action", "virtualization", "kind"}
+
+
+def said(value: object, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a value, with the name of its field."""
+    if isinstance(value, str):
+        yield name, value
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from said(getattr(value, field.name), field.name)
+    elif isinstance(value, Mapping | tuple | list):
+        entries = value.values() if isinstance(value, Mapping) else value
+        for entry in entries:
+            yield from said(entry, name)
+
+
+def test_no_reader_passes_on_a_word_for_unknown() -> None:
+    found = {
+        (kind, field, text)
+        for kind, printed in corpus()
+        for field, text in said(kinds.kind(kind).read(printed).value)
+        if text.strip("[] ").lower() in {*ABSENT, "none", "nan", "null"}
+    }
+    assert {entry for entry in found if entry[1] not in REAL_NONES} == set()
