@@ -135,6 +135,10 @@ def test_without_a_driver_nvidia_smi_ends_as_the_real_one_does(
     guest: Callable[[str], Guest], tmp_path: Path
 ) -> None:
     host = guest("matched")
-    done = replace(host, machine=replace(host.machine, table=tmp_path / "nothing")).run("-L")
+    without = replace(host, machine=replace(host.machine, table=tmp_path / "nothing"))
+    done = without.run("-L")
     assert done.returncode == 9
-    assert "couldn't communicate with the NVIDIA driver" in done.stdout
+    assert done.stdout.startswith("NVIDIA-SMI has failed because it couldn't communicate")
+    seen = without.survey()
+    assert seen.simulated and [gpu.name for gpu in seen.usable] == []
+    assert any("modprobe nvidia" in problem for problem in seen.problems)
