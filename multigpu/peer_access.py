@@ -178,15 +178,20 @@ def _granted(pairs: Pairs) -> Answer:
     grants = [granted(pair) for pair in pairs.values()]
     if all(grants):
         return Answer(Verdict.YES, "on")
+    refused = [pair for pair in pairs.values() if pair and granted(pair) is False]
+    if any(P2p.OK in (pair.p2p_read, pair.p2p_write) for pair in refused):
+        return Answer(Verdict.UNKNOWN, "granted in one direction only")
     if False in grants:
         return Answer(Verdict.NO, "it needs the driver's grant")
     return Answer(Verdict.UNKNOWN, "the grant was not seen")
 
 
 def groups(host: Host) -> tuple[tuple[int, ...], ...]:
-    """Groups worth an answer: all usable cards, and each island that is smaller than that."""
-    everyone = tuple(gpu.index for gpu in host.usable)
-    if len(everyone) < 2:
-        return ()
-    inner = [island.gpus for island in islands(host) if island.gpus != everyone]
-    return (everyone, *inner)
+    """Groups worth an answer: the usable cards of each vendor, each before its smaller islands."""
+    found: list[tuple[int, ...]] = []
+    for vendor in dict.fromkeys(gpu.vendor for gpu in host.usable):
+        same = tuple(gpu.index for gpu in host.usable if gpu.vendor is vendor)
+        if len(same) > 1:
+            inner = [i.gpus for i in islands(host) if i.gpus != same and set(i.gpus) <= set(same)]
+            found += [same, *inner]
+    return tuple(found)

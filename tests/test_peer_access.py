@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, GpuPair, HopKind, Host, P2p, Path, PcieHop, PcieLink, Vendor
 from multigpu.islands import Island, connected, full_mesh, islands, members
+from multigpu.parse.capture import read
 from multigpu.peer_access import Verdict, groups, peer_access
 from multigpu.transport import Transport, transport
+from tests.hosts import captured
 from tests.rigs.strategies import nvidia_hosts
 
 OK, CNS = P2p.OK, P2p.CHIPSET_NOT_SUPPORTED
@@ -235,3 +237,10 @@ def test_every_random_machine_has_three_answers_for_each_group(host: Host) -> No
             assert full_mesh(host, group)
         if answers.driver.verdict is Verdict.NO:
             assert answers.custom_all_reduce.verdict is not Verdict.YES
+
+
+def test_a_grant_in_one_direction_leaves_custom_all_reduce_unknown() -> None:
+    host = read(captured("2x3090-nvlink"), "rig")
+    pair = replace(host.pairs[0], p2p_write=P2p.CHIPSET_NOT_SUPPORTED)
+    answer = peer_access(replace(host, pairs=(pair,)), (0, 1)).custom_all_reduce
+    assert (answer.verdict, answer.reason) == (Verdict.UNKNOWN, "granted in one direction only")

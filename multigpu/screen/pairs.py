@@ -17,9 +17,9 @@ PAIRS_IN_FULL = 6
 def pair_lines(host: Host, columns: int) -> list[str]:
     """Every pair up to four cards; above that, pairs that are connected alike share a line."""
     if len(host.pairs) <= PAIRS_IN_FULL:
-        labels = [(f"{pair.a}-{pair.b}", connection(pair)) for pair in host.pairs]
+        labels = [(f"{pair.a}-{pair.b}", connection(pair, host)) for pair in host.pairs]
     else:
-        labels = [(_label(group, host), text) for text, group in _alike(host.pairs).items()]
+        labels = [(_label(group, host), text) for text, group in _alike(host).items()]
     width = max((len(label) for label, _ in labels), default=0)
     return [
         line
@@ -32,12 +32,12 @@ def _one_line(line: str, columns: int) -> list[str]:
     return [line] if len(line) <= columns else wrapped("  ", line.strip(), columns)
 
 
-def _alike(pairs: tuple[GpuPair, ...]) -> dict[str, list[GpuPair]]:
+def _alike(host: Host) -> dict[str, list[GpuPair]]:
     """Pairs by connection; the PCIe way under an NVLink does not part them."""
     found: dict[str, list[GpuPair]] = {}
-    for pair in pairs:
+    for pair in host.pairs:
         plain = replace(pair, path=None) if pair.bonded else pair
-        found.setdefault(connection(plain), []).append(pair)
+        found.setdefault(connection(plain, host), []).append(pair)
     return found
 
 
@@ -52,7 +52,7 @@ def _label(group: list[GpuPair], host: Host) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{len(names)} other pairs"
 
 
-def connection(pair: GpuPair) -> str:
+def connection(pair: GpuPair, host: Host) -> str:
     """`NV4 (56 GB/s each way, PCIe PHB)  P2P granted`."""
     path = pair.path.value if pair.path else None
     if pair.bonded:
@@ -63,7 +63,7 @@ def connection(pair: GpuPair) -> str:
         )
         speed = f"{rate:.0f} GB/s each way" if rate else "rate ?"
         return f"{links} ({speed}{f', PCIe {path}' if path else ''})  {_grant(pair)}"
-    return f"{path or 'path ?'}  {_grant(pair)}{_without_link(pair)}"
+    return f"{path or 'path ?'}  {_grant(pair)}{_without_link(pair, host)}"
 
 
 def _grant(pair: GpuPair) -> str:
@@ -80,10 +80,10 @@ def _word(verdict: P2p) -> str:
     return "granted" if verdict is P2p.OK else f"no ({verdict.value})"
 
 
-def _without_link(pair: GpuPair) -> str:
-    if pair.xgmi_links == 0:
-        return "  XGMI no"
-    return "  NVLink no" if pair.nvlinks == 0 else "  NVLink ?"
+def _without_link(pair: GpuPair, host: Host) -> str:
+    amd = any(gpu.vendor is Vendor.AMD for gpu in host.gpus if gpu.index in (pair.a, pair.b))
+    link, count = ("XGMI", pair.xgmi_links) if amd else ("NVLink", pair.nvlinks)
+    return f"  {link} {'no' if count == 0 else '?'}"
 
 
 def island_lines(host: Host, columns: int) -> list[str]:
@@ -106,19 +106,34 @@ def island_lines(host: Host, columns: int) -> list[str]:
 
 
 def peer_access_lines(host: Host, columns: int) -> list[str]:
-    """The three answers: driver, NCCL, vLLM's custom all-reduce; none for a single card."""
+    """The three answers: driver, NCCL, vLLM's custom all-reduce; none for a single card.
+
+    Cards of two vendors never reach each other: each vendor's have answers of their own.
+    """
     answers = [peer_access(host, group) for group in groups(host)]
-    if not answers:
-        return []
+    vendors = {gpu.index: gpu.vendor for gpu in host.usable}
+    lines = []
+    for vendor in dict.fromkeys(vendors.values()):
+        mine = [answer for answer in answers if vendors[answer.gpus[0]] is vendor]
+        lines += _three_answers(mine, vendor, len(vendors), columns) if mine else []
+    return lines
+
+
+def _three_answers(
+    answers: Sequence[PeerAccess], vendor: Vendor, usable: int, columns: int
+) -> list[str]:
+    """Those for all cards of one vendor, with what its islands (behind the first) change."""
     everyone, inner = answers[0], answers[1:]
     if everyone.driver.verdict is everyone.nccl.verdict is Verdict.UNKNOWN:
         return []  # the screen's last line says that P2P was not seen
-    library = "RCCL" if host.usable[0].vendor is Vendor.AMD else "NCCL"
+    library = "RCCL" if vendor is Vendor.AMD else "NCCL"
+    among = f"among {members(everyone.gpus)}: " if len(everyone.gpus) < usable else ""
+    islands_alone = _of_islands(everyone, inner)
     proof = "; only its log proves it (NCCL_DEBUG=INFO)"
     lines = [
-        ("P2P  driver  ", everyone.driver.reason),
-        (f"     {library}    ", f"{everyone.nccl.reason}{_of_islands(everyone, inner)}{proof}"),
-        ("     vLLM    ", f"custom all-reduce {_all_reduce(everyone, inner)}"),
+        ("P2P  driver  ", among + everyone.driver.reason),
+        (f"     {library}    ", among + everyone.nccl.reason + islands_alone + proof),
+        ("     vLLM    ", f"{among}custom all-reduce {_all_reduce(everyone, inner)}"),
     ]
     return [line for lead, text in lines for line in wrapped(f"  {lead}", text, columns)]
 

@@ -63,14 +63,22 @@ FACTS: dict[str, Callable[[Gpu, Host], bool]] = {
 }
 
 
+def _has_link(pair: GpuPair) -> bool:
+    return pair.nvlinks is not None or pair.xgmi_links is not None
+
+
 def _pairs(host: Host) -> list[str]:
     cards = host.usable
-    if len(cards) < 2:
-        return []
-    pairs = [host.pair(a.index, b.index) for i, a in enumerate(cards) for b in cards[i + 1 :]]
+    pairs = [
+        host.pair(a.index, b.index)
+        for i, a in enumerate(cards)
+        for b in cards[i + 1 :]
+        if a.vendor is b.vendor  # two vendors share nothing that could be seen
+    ]
+    amd = cards and all(gpu.vendor is Vendor.AMD for gpu in cards)
     facts: dict[str, Callable[[GpuPair], bool]] = {
         "way between cards": lambda pair: pair.path is not None or pair.bonded,
-        "NVLink": lambda pair: pair.nvlinks is not None or pair.xgmi_links is not None,
+        "XGMI" if amd else "NVLink": _has_link,
         "P2P": lambda pair: pair.p2p_read is not None or pair.bonded,
     }
     return [
