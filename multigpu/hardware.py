@@ -188,10 +188,12 @@ class Host:
     `problems` lists, one sentence each, what the probe could not see and why; `unseen` what it did
     not look at or may not see ("kernel log: needs root"), which is no fault of the machine.
     `simulated` is True when a tool on the host says that its GPUs are simulated; every screen
-    repeats it. `virtualization` is the word of systemd-detect-virt, "none" on bare metal. `iommu`
-    is off, passthrough or translating. `left_out` are display functions that are no cards to plan
-    with. `module_license` tells the open kernel module ("Dual MIT/GPL") from the closed one
-    ("NVIDIA"); `registry_dwords` are the driver's registry keys. `disk_free_mib` is that of
+    repeats it. `partial` is True for a machine put together from saved outputs: a tool without
+    output was not given, which says nothing of the machine. `virtualization` is the word of
+    systemd-detect-virt, "none" on bare metal. `iommu` is off, passthrough or translating.
+    `left_out` are display functions that are no cards to plan with. `module_license` tells the open
+    kernel module ("Dual MIT/GPL") from the closed one ("NVIDIA"); `registry_dwords` are the
+    driver's registry keys. `disk_free_mib` is that of
     /var/lib, where models go. `paths` are those that the probe was asked for and found,
     directories too, without their content. `uid` is that of the user the probe ran as.
     """
@@ -220,6 +222,7 @@ class Host:
     files: tuple[ManagedFile, ...] = ()
     paths: tuple[ManagedFile, ...] = ()
     simulated: bool = False
+    partial: bool = False
     left_out: tuple[LeftOut, ...] = ()
     kernel_events: tuple[KernelEvent, ...] = ()
     nics: tuple[str, ...] = ()

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 
-from multigpu.cautions import TENANT_MIB, Caution, Severity, warnings
-from multigpu.hardware import Host, Mix, P2p, mix
+from multigpu.cautions import TENANT_MIB, Caution, Severity, vram_in_use_mib, warnings
+from multigpu.hardware import Host, Mix, P2p, Vendor, mix
 from multigpu.parse.system import is_container, is_virtual_machine
 from multigpu.screen.cards import card_lines
 from multigpu.screen.pairs import island_lines, pair_lines, peer_access_lines
@@ -41,7 +41,7 @@ def survey(host: Host, columns: int = COLUMNS) -> str:
         *peer_access_lines(host, columns),
         *_setup(host, columns),
     ]
-    if all(caution.severity is Severity.NOTE for caution in found):
+    if host.usable and all(caution.severity is Severity.NOTE for caution in found):
         lines += wrapped("  ok ", _all_well(host), columns)
     lines += [line for caution in found for line in _caution_lines(caution, columns)]
     lines += _unseen(host, columns)
@@ -62,9 +62,13 @@ def _header(host: Host, columns: int) -> list[str]:
 
 
 def _versions(host: Host) -> Iterator[str]:
-    if host.driver or not host.rocm:
-        # Cards that answer have one, whatever was seen of it.
-        yield f"driver {host.driver or '?'}" if host.driver or host.usable else "no driver"
+    # Cards that answer have one, whatever was seen of it.
+    known = host.usable or host.partial
+    amd = bool(host.gpus) and all(gpu.vendor is Vendor.AMD for gpu in host.gpus)
+    if amd and known and not host.rocm:
+        yield "ROCm ?"
+    elif host.driver or not host.rocm:
+        yield f"driver {host.driver or '?'}" if host.driver or known else "no driver"
     if host.cuda:
         yield f"CUDA {host.cuda}"
     if host.rocm:
@@ -96,7 +100,7 @@ def _count(host: Host) -> str:
     """`2 GPUs, mixed by memory`, `2 GPUs, 1 usable`, `no GPU`."""
     count, usable = len(host.gpus), len(host.usable)
     if count == 0:
-        return "no GPU"
+        return "no GPU seen" if host.partial else "no GPU"
     if usable < count:
         alike = f", {mix(host.usable)}" if usable > 1 else ""
         return f"{count} GPU{'' if count == 1 else 's'}, {usable or 'none'} usable{alike}"
@@ -155,15 +159,16 @@ def _caution_lines(caution: Caution, columns: int) -> Iterator[str]:
 def _all_well(host: Host) -> str:
     """The sentence of a healthy machine: only what was really looked at."""
     gpus = host.usable
-    if not gpus:
-        return "nothing to mind in what was seen"
     pairs = [host.pair(a.index, b.index) for a, b in combinations(gpus, 2)]
     ports = not is_virtual_machine(host.virtualization)
     checked = [
         ("every card answers", True),
         ("all lanes are up", ports and all(g.pcie.width_current is not None for g in gpus)),
         ("power limits at default", all(g.power_limit_default_w is not None for g in gpus)),
-        (f"no other process holds {TENANT_MIB} MiB of VRAM", True),
+        (
+            f"no other process holds {TENANT_MIB} MiB of VRAM",
+            all(vram_in_use_mib(g) is not None for g in gpus),
+        ),
         (
             "P2P granted (a grant, not yet a proof)",
             bool(pairs) and all(pair and pair.p2p_read is P2p.OK for pair in pairs),

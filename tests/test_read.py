@@ -188,3 +188,16 @@ def test_an_archive_of_kfd_is_read(tmp_path: Path, capsys: pytest.CaptureFixture
     status, out, _ = run(capsys, str(tmp_path / "kfd.tar.gz"))
     assert status == 0
     assert "kfd-topology" in out and out.count("gfx90a") == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "tool"), [("2x3090-x4", "nvidia-smi -q -x"), ("2x7900xtx", "amd-smi static --json")]
+)
+def test_a_folder_with_lspci_alone_claims_nothing_about_the_driver(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, tool: str
+) -> None:
+    listing = json.loads(captured(name))["tools"]["lspci -vvv -D -nn"]["stdout"]
+    (tmp_path / "lspci.txt").write_text("\n".join(listing))
+    _, out, _ = run(capsys, str(tmp_path))
+    assert "known from PCI only" in out and f"`{tool}`" in " ".join(out.split())
+    assert not [w for w in ("no driver", "not installed", "NOT USABLE", "  ok ") if w in out]

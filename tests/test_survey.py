@@ -322,8 +322,10 @@ def test_a_pair_without_a_link_of_its_own_says_which_link_was_looked_for() -> No
     host = machine("a6000+3090")
     for known, word in (({"nvlinks": 0}, "NVLink no"), ({"nvlinks": None}, "NVLink ?")):
         assert f"  {word}\n" in survey(replace(host, pairs=(replace(host.pairs[0], **known),)))
-    amd = replace(host.pairs[0], nvlinks=0, xgmi_links=0)
-    assert "  XGMI no\n" in survey(replace(host, pairs=(amd,)))
+    amd = machine("2x7900xtx")
+    for links, word in ((0, "XGMI no"), (None, "XGMI ?")):
+        pair = replace(amd.pairs[0], nvlinks=0, xgmi_links=links)
+        assert f"  {word}\n" in survey(replace(amd, pairs=(pair,)))
 
 
 def test_a_display_that_is_no_card_is_named_with_the_reason() -> None:
@@ -348,3 +350,23 @@ def test_ports_of_a_guest_are_not_missed() -> None:
     gpus = tuple(replace(g, pcie=PcieLink(1, 4, 8, 16)) for g in host.gpus)
     assert "ports above" not in survey(replace(host, gpus=gpus))
     assert "ports above" in survey(replace(host, gpus=gpus, virtualization="none"))
+
+
+def test_cards_of_two_vendors_have_answers_on_p2p_of_their_own() -> None:
+    amd = machine("2x7900xtx")
+    one = replace(machine("1x4090").gpus[0], index=2, pci_bus_id="0000:41:00.0")
+    screen = survey(replace(amd, gpus=(*amd.gpus, one)))
+    assert "driver  among 0-1: granted" in screen and "NCCL    " not in screen
+    assert "not seen: NVLink" not in screen and "P2P;" not in screen
+
+
+def test_the_screen_never_calls_a_machine_well_on_which_no_card_is_usable() -> None:
+    gpu = replace(machine("1x4090").gpus[0], memory_mib=None, unified_memory=True)
+    screen = survey(replace(machine("1x4090"), gpus=(gpu,)))
+    assert "none usable" in screen and "  ok " not in screen
+
+
+def test_processes_are_not_spoken_of_when_nobody_looked_at_the_memory() -> None:
+    unknown = {"memory_free_mib": None, "memory_used_mib": None}
+    gpu = replace(machine("1x4090").gpus[0], **unknown)
+    assert "no other process" not in survey(replace(machine("1x4090"), gpus=(gpu,)))

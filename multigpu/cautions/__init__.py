@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 
 from multigpu.cautions import cards, health, kernel, links, machine, mixture, peers, tenants
 from multigpu.cautions.caution import TENANT_MIB, Caution, Severity
+from multigpu.cautions.tenants import vram_in_use_mib
 from multigpu.grants import MEANING
 from multigpu.hardware import Host
 
-__all__ = ["MEANING", "TENANT_MIB", "Caution", "Severity", "warnings"]
+__all__ = ["MEANING", "TENANT_MIB", "Caution", "Severity", "vram_in_use_mib", "warnings"]
 
 RULES: tuple[Callable[[Host], Iterator[Caution]], ...] = (
     *machine.BROKEN,

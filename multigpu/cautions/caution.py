@@ -83,6 +83,11 @@ def listed(cards: Iterable[int]) -> str:
     return ",".join(map(str, cards))
 
 
+def amd_names(gpus: Iterable[Gpu]) -> str:
+    """As `amd-smi --gpu` takes them: by address, since it counts no card of another vendor."""
+    return " ".join(gpu.pci_bus_id or str(gpu.index) for gpu in gpus)
+
+
 def is_bare(host: Host) -> bool:
     """True on a machine that says it is no guest and no container; unknown is False."""
     return host.virtualization == "none"

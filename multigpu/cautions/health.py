@@ -8,6 +8,7 @@ from multigpu.cautions.caution import (
     Caution,
     Severity,
     alike,
+    amd_names,
     are,
     indices,
     listed,
@@ -15,6 +16,7 @@ from multigpu.cautions.caution import (
 )
 from multigpu.cautions.kernel import affected, is_loss, of_card, when
 from multigpu.hardware import Gpu, Host, Vendor
+from multigpu.parse.pci.cards import PCI_ONLY
 
 OFF_THE_BUS = (
     "power cables, another slot, no riser; a card that falls off again under load is short of "
@@ -53,7 +55,7 @@ def _quoted(text: str | None) -> str:
 def _unusable(host: Host) -> Iterator[Caution]:
     """Cards with an error, one warning per error."""
     for error, gpus in alike(host.gpus, _error).items():
-        if host.problems and error.startswith("the driver does not answer"):
+        if error.startswith(PCI_ONLY) or (host.problems and error.startswith(SAID_BY_PROBLEMS)):
             continue
         yield Caution(
             "gpu-unusable",
@@ -66,6 +68,24 @@ def _unusable(host: Host) -> Iterator[Caution]:
 
 
 ASKED = "the driver asks for"
+# What a sentence of the reader says of all cards at once.
+SAID_BY_PROBLEMS = ("the driver does not answer", "no kernel driver holds it")
+
+
+def _pci_only(host: Host) -> Iterator[Caution]:
+    """Cards of a folder of outputs in which nothing but PCI speaks of them."""
+    for error, gpus in alike(host.gpus, lambda gpu: gpu.error).items():
+        if error.startswith(PCI_ONLY):
+            cards = indices(gpus)
+            nvidia = gpus[0].vendor is Vendor.NVIDIA
+            yield Caution(
+                "pci-only",
+                f"{names(cards)} {are(cards)} {error}",
+                f"VRAM and health are unknown: no plan counts on {are(cards, 'it', 'them')}",
+                f"add the output of `{'nvidia-smi -q -x' if nvidia else 'amd-smi static --json'}`",
+                gpus=cards,
+                severity=Severity.LIMIT,
+            )
 
 
 def _error(gpu: Gpu) -> str | None:
@@ -78,6 +98,11 @@ def _cure(gpu: Gpu, host: Host) -> str | None:
         return None
     if gpu.vendor is not Vendor.NVIDIA:
         return f"look for amdgpu lines of {gpu.pci_bus_id or 'this card'} in `journalctl -k`"
+    if "nouveau" in (gpu.error or ""):
+        return (
+            "install the distribution's NVIDIA driver package, which keeps nouveau from loading; "
+            "reboot"
+        )
     if "bound to" in (gpu.error or ""):
         return "leave it to its guest, or bind it to nvidia again (driverctl unset-override)"
     if (gpu.error or "").startswith(ASKED):
@@ -121,8 +146,8 @@ def _recovery_steps(action: str, cards: Sequence[int]) -> str:
 
 
 def _ecc(host: Host) -> Iterator[Caution]:
-    bad = [gpu for gpu in host.gpus if (gpu.ecc_uncorrected or 0) > 0]
-    if bad:
+    found = [gpu for gpu in host.gpus if (gpu.ecc_uncorrected or 0) > 0]
+    for vendor, bad in alike(found, lambda gpu: gpu.vendor).items():
         counts = ", ".join(f"{gpu.index}: {gpu.ecc_uncorrected}" for gpu in bad)
         yield Caution(
             "ecc-uncorrected",
@@ -130,7 +155,10 @@ def _ecc(host: Host) -> Iterator[Caution]:
             f"({counts})",
             "the process that met them was stopped, or its data is wrong",
             f"`nvidia-smi --gpu-reset -i {listed(indices(bad))}`; when they come back, "
-            "`dcgmi diag -r 3` and replace the card",
+            "`dcgmi diag -r 3` and replace the card"
+            if vendor is Vendor.NVIDIA
+            else f"`amd-smi reset --gpureset --gpu {amd_names(bad)}`; when they come back, replace "
+            "the card",
             needed="0",
             gpus=indices(bad),
             severity=Severity.DANGER,
@@ -207,4 +235,4 @@ def _cause(gpu: Gpu) -> str | None:
     return "hardware slowdown" if "hwslowdown" in words or "hardwareslow" in words else None
 
 
-RULES = (_lost, _unusable, _recovery, _ecc, _remapping, _retirement, _throttling)
+RULES = (_lost, _unusable, _pci_only, _recovery, _ecc, _remapping, _retirement, _throttling)

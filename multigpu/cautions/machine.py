@@ -36,7 +36,7 @@ def _driver(host: Host) -> Iterator[Caution]:
     """No driver, where no sentence of the reader says so yet."""
     cards = [gpu for gpu in host.gpus if gpu.vendor is Vendor.NVIDIA]
     silent = cards and host.driver is None and all(gpu.memory_mib is None for gpu in cards)
-    if silent and not host.problems:
+    if silent and not host.problems and not host.partial:
         yield Caution(
             "driver-missing",
             f"no NVIDIA driver is loaded for {names(indices(cards))}",
@@ -135,16 +135,19 @@ def _guest(host: Host) -> Iterator[Caution]:
 
 
 def _unified(host: Host) -> Iterator[Caution]:
-    cards = indices(gpu for gpu in host.gpus if gpu.unified_memory)
-    if cards:
+    shared = [gpu for gpu in host.gpus if gpu.unified_memory]
+    if shared:
+        cards = indices(shared)
+        blind = any(gpu.memory_mib is None for gpu in shared)
         yield Caution(
             "unified-memory",
-            f"{names(cards)} {are(cards, 'shares', 'share')} the processor's memory",
+            f"{names(cards)} {are(cards, 'shares', 'share')} the processor's memory"
+            + (", and the driver tells no size of VRAM" if blind else ""),
             "what the system and the page cache hold is missing for the model, and free memory "
-            "changes while a model loads",
+            "changes while a model loads" + ("; no plan counts on it yet" if blind else ""),
             "leave room for the system (a lower `--gpu-memory-utilization`), and swap off",
             gpus=cards,
-            severity=Severity.NOTE,
+            severity=Severity.LIMIT if blind else Severity.NOTE,
         )
 
 

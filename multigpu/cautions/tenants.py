@@ -67,8 +67,13 @@ def _evict(processes: Sequence[GpuProcess]) -> str:
 
 def _unnamed(gpu: Gpu) -> int:
     """MiB in use that no listed process explains."""
+    return vram_in_use_mib(gpu) or 0
+
+
+def vram_in_use_mib(gpu: Gpu) -> int | None:
+    """Without what the driver keeps for itself, where that is told apart; None when not seen."""
     if gpu.memory_mib is None or gpu.memory_free_mib is None or gpu.memory_reserved_mib is None:
-        return 0
+        return gpu.memory_used_mib
     return gpu.memory_mib - gpu.memory_free_mib - gpu.memory_reserved_mib
 
 

@@ -97,6 +97,7 @@ def host(captured: dict[str, object], name: str) -> Host:
         files=units.read_files(captured.get("managed")),
         paths=units.read_paths(captured.get("paths")),
         simulated=cards.simulated or captured.get("simulated") is True,
+        partial=captured.get("partial") is True,
         left_out=(*pci.left_out(devices), *cards.left_out),
         kernel_events=read_kernel(tool(tools, KERNEL_LOG).stdout).value,
         nics=read_topology(tool(tools, TOPOLOGY).stdout).nics,
@@ -137,7 +138,8 @@ def unseen(
     if captured.get("partial") is True:
         amd = any(gpu.vendor is Vendor.AMD for gpu in cards.gpus)
         parts = AMD_PARTS if amd else PARTS
-        yield from (command for command in parts if tool(tools, command).missing)
+        read = {QUERY} if any(gpu.error is None for gpu in cards.gpus) else set()
+        yield from (c for c in parts if c not in read and tool(tools, c).missing)
         return
     log, listing = tool(tools, KERNEL_LOG), tool(tools, LSPCI)
     if not log.ok or (not log.stdout.strip() and system.uid != 0 and not log.missing):

@@ -12,6 +12,7 @@ from multigpu.parse.amd.cards import amd_cards
 from multigpu.parse.nvidia_smi import other_outputs, xml
 from multigpu.parse.nvidia_smi.nvlink import read_nvlink_status
 from multigpu.parse.nvidia_smi.topo_matrix import read_topology
+from multigpu.parse.pci.cards import PCI_ONLY
 from multigpu.parse.shape import Tool, mapping, text, tool
 from multigpu.parse.system import is_virtual_machine
 from multigpu.parse.units import unit_of
@@ -46,7 +47,9 @@ def read_cards(captured: dict[str, object], devices: pci.Tree, virtualization: s
     query, emulated = tool(tools, QUERY), is_virtual_machine(virtualization)
     listed, numbered = _listed(tools, query, devices)
     on_bus = tuple(d for d in pci.gpus(devices) if d.vendor == NVIDIA_ID)
-    rows = (*numbered, *_fill_indices(numbered, _unlisted(on_bus, listed, query)))
+    partial = captured.get("partial") is True
+    unlisted = _unlisted(on_bus, listed, query, partial=partial)
+    rows = (*numbered, *_fill_indices(numbered, unlisted))
     processes = mapping(captured.get("processes"))
     cgroups = {pid: text(cgroup) for pid, cgroup in processes.items()}
     gpus = [_placed(_attributed(gpu, cgroups), devices, emulated) for gpu in _linked(rows, tools)]
@@ -107,6 +110,7 @@ def only_node(affinity: str | None) -> int | None:
 
 
 SINGLE = f"{QUERY} -i "
+NOT_GIVEN = f"{PCI_ONLY}: nvidia-smi's output was not given"
 NVIDIA_ID = "0x10de"
 
 
@@ -136,7 +140,9 @@ def _numbered(
     return tuple(taken.values())
 
 
-def _unlisted(on_bus: tuple[pci.Device, ...], listed: xml.Query, query: Tool) -> tuple[Gpu, ...]:
+def _unlisted(
+    on_bus: tuple[pci.Device, ...], listed: xml.Query, query: Tool, *, partial: bool
+) -> tuple[Gpu, ...]:
     """Cards on PCI that the driver does not list, each with the reason as far as it is known."""
     seen = {gpu.pci_bus_id for gpu in listed.gpus}
     if None in seen:  # a list without addresses (nvidia-smi -L): nothing can be told apart
@@ -147,7 +153,7 @@ def _unlisted(on_bus: tuple[pci.Device, ...], listed: xml.Query, query: Tool) ->
             index=0,
             name=product(device.name),
             pci_bus_id=device.address,
-            error=_why_unlisted(device, listed, query, refused),
+            error=_why_unlisted(device, listed, query, refused, partial=partial),
         )
         for device in on_bus
         if device.address not in seen
@@ -162,7 +168,7 @@ def product(name: str | None) -> str | None:
 
 
 def _why_unlisted(
-    device: pci.Device, listed: xml.Query, query: Tool, refused: dict[str, str]
+    device: pci.Device, listed: xml.Query, query: Tool, refused: dict[str, str], *, partial: bool
 ) -> str:
     if device.address in refused:
         return f"the driver has no handle of it: {refused[device.address]}"
@@ -172,6 +178,8 @@ def _why_unlisted(
         return f"bound to the kernel driver {device.driver}, not to nvidia"
     if listed.gpus:
         return "on PCI, but nvidia-smi does not list it"
+    if partial and query.missing:
+        return NOT_GIVEN
     return f"the driver does not answer: {_short(query)}"
 
 

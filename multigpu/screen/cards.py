@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from multigpu.cautions.mixture import architecture
 from multigpu.hardware import Gpu, Host
+from multigpu.parse.pci.cards import PCI_ONLY
 from multigpu.screen.text import GAP, Column, chosen, printable, rows, shortened, table_width
 
 # A long name gives way down to the first for power and NUMA node, to the second in need.
@@ -32,8 +33,9 @@ def card_lines(host: Host, columns: int) -> list[str]:
 
 def _lost_row(gpu: Gpu, host: Host, names: int, columns: int) -> str:
     where = short_address(gpu, host.gpus)
+    state = PCI_ONLY if (gpu.error or "").startswith(PCI_ONLY) else "NOT USABLE, see below"
     index = str(gpu.index).rjust(_index_width(host))
-    rest = f"{GAP}{where}{GAP}NOT USABLE, see below"
+    rest = f"{GAP}{where}{GAP}{state}"
     room = columns - len(f"{GAP}{index}{GAP}") - len(rest)
     name = shortened(short_name(gpu), max(room, 1))
     return f"{GAP}{index}{GAP}{name.ljust(min(names, room))}{rest}"

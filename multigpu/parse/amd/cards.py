@@ -18,6 +18,7 @@ from multigpu.parse.amd.kfd import KfdNode, KfdTopology
 from multigpu.parse.amd.other_outputs import amd_outputs, renumbered
 from multigpu.parse.amd.pairs import pairs_between
 from multigpu.parse.amd.seen import Seen, seen_of
+from multigpu.parse.pci.cards import PCI_ONLY
 from multigpu.parse.same_card import filled
 from multigpu.parse.shape import integer, mapping
 
@@ -206,6 +207,8 @@ def _not_listed(seen: Seen) -> str:
 def _error(device: pci.Device, seen: Seen) -> str | None:
     if device.dead:
         return "it does not answer on PCI: look for its address in `journalctl -k`, then reboot"
+    if seen.partial and not seen.captured and device.driver in (None, "amdgpu"):
+        return f"{PCI_ONLY}: neither amd-smi's nor rocm-smi's output was given"
     if device.driver is None:
         return "no kernel driver holds it: `modprobe amdgpu`, and read its lines in `journalctl -k`"
     if device.driver != "amdgpu":

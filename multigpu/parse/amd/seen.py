@@ -17,13 +17,17 @@ STATIC = "amd-smi static --json"
 
 @dataclass(frozen=True)
 class Seen:
-    """What a capture holds of AMD. `kfd` is None where there is no KFD or it was not captured."""
+    """What a capture holds of AMD. `kfd` is None where there is no KFD or it was not captured.
+
+    `partial` is True for a folder of saved outputs.
+    """
 
     kfd: KfdTopology | None
     cards: dict[str, AmdgpuCard]
     smi: dict[str, Gpu]
     processes: dict[int, tuple[GpuProcess, ...]]
     captured: bool
+    partial: bool = False
 
 
 def seen_of(captured: dict[str, object]) -> Seen:
@@ -37,6 +41,7 @@ def seen_of(captured: dict[str, object]) -> Seen:
         smi={gpu.pci_bus_id: gpu for gpu in static.gpus if gpu.pci_bus_id},
         processes=_processes(captured.get("kfd_processes")),
         captured="kfd" in captured or "amdgpu" in captured,
+        partial=captured.get("partial") is True,
     )
 
 

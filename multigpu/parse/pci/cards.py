@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from multigpu.hardware import LeftOut, Vendor
 from multigpu.parse.pci.device import Device, Tree
 
+PCI_ONLY = "known from PCI only"
+"""How the error of a card begins whose driver's tool gave no output to a folder that was read."""
+
 VENDORS = {"0x10de": Vendor.NVIDIA, "0x1002": Vendor.AMD}
 
 # VGA, 3D, other display controllers, and processing accelerators (PCI class codes).
