@@ -604,3 +604,46 @@ def test_whoever_finds_a_fact_unknown_finds_nothing_wrong_with_it(host: Host) ->
         numa_nodes=None,
     )
     assert {c.rule for c in warnings(blind)} <= {"mixed-vendor"}
+
+
+def test_memory_errors_of_an_amd_card_name_its_own_tool_and_its_address() -> None:
+    host = with_card(1, vendor=Vendor.AMD, gfx="gfx90a", ecc_uncorrected=3)
+    (caution,) = (c for c in warnings(host) if c.rule == "ecc-uncorrected")
+    assert f"amd-smi reset --gpureset --gpu {host.gpus[1].pci_bus_id}" in (caution.do or "")
+    assert "nvidia-smi" not in (caution.do or "")
+
+
+def test_nouveau_is_no_guest_that_a_card_could_be_left_to() -> None:
+    error = "bound to the kernel driver nouveau, not to nvidia"
+    (caution,) = (c for c in warnings(with_card(1, error=error)) if c.rule == "gpu-unusable")
+    assert "NVIDIA driver package" in (caution.do or "") and "guest" not in (caution.do or "")
+
+
+def test_a_link_that_is_down_on_a_baseboard_has_no_bridge_to_reseat() -> None:
+    links = (26.562,) * 17 + (None,)
+    for name, bridge in (("NVIDIA H100 80GB HBM3 SXM", False), ("NVIDIA RTX A6000", True)):
+        (caution,) = (
+            c
+            for c in warnings(with_card(1, name=name, nvlinks_gb_s=links))
+            if c.rule == "nvlink-inactive"
+        )
+        assert ("bridge" in (caution.do or "")) is bridge
+
+
+def test_the_lines_of_one_reset_are_one_reset() -> None:
+    texts = ("GPU reset begin!", "GPU reset succeeded, trying to resume", "GPU reset(2) succeeded!")
+    events = tuple(KernelEvent("amdgpu-reset", "0000:01:00.0", text=text) for text in texts)
+    (caution,) = (c for c in warnings(rig(kernel_events=events)) if c.rule == "driver-error")
+    assert ", once" in caution.found and "GPU reset(2) succeeded!" in caution.found
+
+
+def test_a_machine_whose_cards_share_memory_of_no_told_size_is_not_called_well() -> None:
+    host = with_card(0, 1, memory_mib=None, unified_memory=True)
+    (caution,) = warnings(host)
+    assert (caution.rule, caution.severity) == ("unified-memory", Severity.LIMIT)
+    assert "tells no size" in caution.found
+
+
+def test_memory_in_use_on_an_amd_card_is_noticed_without_a_reserve_that_is_told_apart() -> None:
+    held = {"memory_reserved_mib": None, "memory_used_mib": 20_000, "processes": ()}
+    assert "vram-in-use" in rules(with_card(1, vendor=Vendor.AMD, gfx="gfx90a", **held))

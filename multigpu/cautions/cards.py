@@ -8,6 +8,7 @@ from multigpu.cautions.caution import (
     Caution,
     Severity,
     alike,
+    amd_names,
     are,
     indices,
     listed,
@@ -25,8 +26,10 @@ def _mig(host: Host) -> Iterator[Caution]:
         yield Caution(
             "mig-on",
             f"{names(cards)} {are(cards)} cut into MIG slices{shown and f' ({shown})'}",
-            "slices have no NVLink and no P2P: the card stays out of every plan",
-            f"`nvidia-smi -i {listed(cards)} -mig 0` gives it back as a whole",
+            "slices have no NVLink and no P2P: "
+            f"{are(cards, 'the card stays', 'the cards stay')} out of every plan",
+            f"`nvidia-smi -i {listed(cards)} -mig 0` gives {are(cards, 'it', 'them')} back as a "
+            "whole",
             gpus=cards,
             severity=Severity.LIMIT,
         )
@@ -64,7 +67,7 @@ def _power(host: Host) -> Iterator[Caution]:
         set_back = (
             f"`nvidia-smi -i {listed(cards)} -pl {default:.0f}`"
             if vendor is Vendor.NVIDIA
-            else f"`amd-smi set --gpu {' '.join(map(str, cards))} --power-cap {default:.0f}`"
+            else f"`amd-smi set --gpu {amd_names(gpus)} --power-cap {default:.0f}`"
         )
         yield Caution(
             "power-cap",

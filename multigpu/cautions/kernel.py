@@ -75,7 +75,7 @@ def _on(host: Host, events: list[KernelEvent]) -> tuple[tuple[int, ...], str]:
 
 XID_COSTS = {
     Reach.NOTHING: "nothing by itself",
-    Reach.PROCESS: "the process that used the card then; the card is well",
+    Reach.PROCESS: "the process that used the card then; no other work",
     Reach.GPU: "what ran on the card, and the card until it is reset",
     Reach.HOST: "what ran on the card, and the card until the restart",
 }
@@ -178,7 +178,7 @@ OTHERS = {
         "reboot after a driver update; a container has to bring no libcuda of its own",
     ),
     "amdgpu-reset": (
-        "amdgpu reset the GPU",
+        "amdgpu had to reset the card",
         "what ran on the card died",
         "look at the lines before it in `journalctl -k`; power cables and memory clocks first",
     ),
@@ -201,9 +201,10 @@ def _others(host: Host) -> Iterator[Caution]:
         events = [event for event in host.kernel_events if event.kind == kind]
         if events:
             gpus, on = _on(host, events)
+            begun = [e for e in events if "reset begin" in (e.text or "")]  # of each reset, one
             yield Caution(
                 "driver-error",
-                f"{what}{on}, {_times(events)}{_said(events[-1])}",
+                f"{what}{on}, {_times(begun or events)}{_said(events[-1])}",
                 costs,
                 do,
                 gpus=gpus,

@@ -133,8 +133,11 @@ def _nvlinks(host: Host) -> Iterator[Caution]:
             "nvlink-inactive",
             f"{names(cards)} {are(cards, 'has', 'have')} {active} of {expected} NVLinks up",
             "bandwidth between the cards; with none up, traffic goes over PCIe",
-            "reseat the bridge (or all of them: some cards take three); on NVSwitch machines look "
-            "for SXid lines in `journalctl -k` and restart nvidia-fabricmanager",
+            "look for SXid and Xid lines in `journalctl -k`, `systemctl restart "
+            "nvidia-fabricmanager` while no job runs, else reboot; a link that stays down is a "
+            "matter for the vendor"
+            if all(map(_on_baseboard, gpus))
+            else "reseat the bridge (or all of them: some cards take three)",
             needed=f"{expected} links, as the card has or its twins show",
             gpus=cards,
         )
