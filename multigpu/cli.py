@@ -31,7 +31,7 @@ from multigpu.parse.reading import Kind, Reading
 from multigpu.plan import Objective
 from multigpu.planner import plan
 from multigpu.reading_screen import folder_json, folder_screen, screen, to_json
-from multigpu.store import gguf_files, models, texts
+from multigpu.store import gguf_files, models
 from multigpu.store.inputs import Input, Model, Tree, inputs
 from multigpu.survey import survey
 from multigpu.survey_json import fleet_json
@@ -71,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _survey_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("capture", nargs="+", help="captured machine, or folder of outputs")
+    parser.add_argument(
+        "capture", nargs="+", help="captured machine, folder of outputs, or - for standard input"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=_survey)
 
@@ -99,12 +101,12 @@ def _columns() -> int:
 
 
 def _machine(path: str) -> Host:
-    found = Path(path)
-    if found.is_dir():
-        (tree,) = inputs([path])
-        assert isinstance(tree, Tree)
-        return read_folder(tree.texts, found.resolve().name, tree.parts).machine
-    return capture.read(texts.read(found), found.stem)
+    (found,) = inputs([path])
+    if isinstance(found, Tree):
+        return read_folder(found.texts, found.path.resolve().name, found.parts).machine
+    if isinstance(found, Model):
+        raise CaptureError(f"{path} is a model, no captured machine")
+    return capture.read(found.text, Path(found.name).stem)
 
 
 def _survey(options: argparse.Namespace) -> int:
@@ -205,8 +207,13 @@ def _captures(tree: Tree) -> list[Input]:
 def _guessed(given: Input) -> Kind:
     kind = kinds.guess(given.text)
     if kind is None:
-        what = "is empty" if not given.text.strip() else "is in no format that is known"
-        raise CaptureError(f"{given.name} {what}; name one with --as ({_names()})")
+        if not given.text.strip():
+            raise CaptureError(f"{given.name} is empty")
+        if "\0" in given.text:
+            raise CaptureError(f"{given.name} is no text")
+        raise CaptureError(
+            f"{given.name} is in no format that is known; name one with --as ({_names()})"
+        )
     return kind
 
 

@@ -16,13 +16,14 @@ GAP = "  "
 
 
 def outline(value: object, columns: int = 80, indent: str = "") -> str:
-    """The value as lines, each at most `columns` wide where no single word is longer."""
+    """The value as lines, each at most `columns` wide; a word that is longer is broken."""
     return "\n".join(_lines(value, columns, indent))
 
 
 def _lines(value: object, columns: int, indent: str) -> Iterator[str]:
     if _is_grid(value):
-        yield from (indent + row for row in _grid(value))
+        for row in _grid(value):
+            yield from _row(row, columns, indent)
     elif _is_scalar(value):
         yield from _wrapped(_word(value), columns, indent)
     elif isinstance(value, tuple | list):
@@ -137,12 +138,17 @@ def _cell(record: dict[str, object], name: str) -> str:
     return " ".join(_word(record[name]).split()) if name in record else "?"
 
 
+def _row(row: str, columns: int, indent: str) -> list[str]:
+    """A row of a grid as it is, wrapped only where it would be too long."""
+    fits = len(indent + row) <= columns
+    return [indent + row] if fits else _wrapped(row, columns, indent)
+
+
 def _wrapped(text: str, columns: int, indent: str) -> list[str]:
     return textwrap.wrap(
         text,
         max(columns, len(indent) + 20),
         initial_indent=indent,
         subsequent_indent=indent,
-        break_long_words=False,
         break_on_hyphens=False,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from multigpu.cli import main
+from multigpu.outline import outline
 from tests.hosts import HERE, captured
 from tests.hosts.machines import MACHINES
 from tests.rigs import sysfs
@@ -201,3 +202,52 @@ def test_a_folder_with_lspci_alone_claims_nothing_about_the_driver(
     _, out, _ = run(capsys, str(tmp_path))
     assert "known from PCI only" in out and f"`{tool}`" in " ".join(out.split())
     assert not [w for w in ("no driver", "not installed", "NOT USABLE", "  ok ") if w in out]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("\n \n", "is empty"), ("MZ\0\1", "is no text")], ids=["empty", "binary"]
+)
+def test_what_no_format_could_be_of_asks_for_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, why: str
+) -> None:
+    (tmp_path / "odd").write_text(text)
+    status, _, err = run(capsys, str(tmp_path / "odd"))
+    assert (status, err) == (1, f"{tmp_path / 'odd'} {why}\n")
+
+
+def test_a_folder_with_nothing_in_it_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "core").write_bytes(b"\0" * 100)
+    status, out, err = run(capsys, str(tmp_path))
+    assert (status, out) == (1, "") and "holds no text" in err
+
+
+def test_a_stream_without_end_is_left_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "/dev/zero")
+    assert status == 1 and "has more than 64 MiB" in err
+
+
+def test_words_longer_than_the_screen_are_broken() -> None:
+    path = "/models/" + "deep/" * 30 + "model-00001-of-00003.gguf"
+    for value in ({"model": path}, ((path, "1"), ("b", "2")), path):
+        shown = outline(value, 80, "    ").splitlines()
+        assert max(map(len, shown)) <= 80
+        assert path in "".join(line.strip() for line in shown)
+
+
+def test_a_name_of_no_format_that_is_like_none_gets_the_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, _, err = run(capsys, "--as", "q#q#q", "x")
+    assert "did you mean" not in err and "there are captured-machine," in err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_captured_machine_is_surveyed_from_a_pipe_in_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], encoding: str
+) -> None:
+    data = captured("1x4090").encode(encoding)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert main(["survey", "-"]) == 0
+    assert capsys.readouterr().out.startswith("standard input · 1 GPU")

@@ -70,8 +70,9 @@ def kind(name: str) -> Kind:
         if known.name == name:
             return known
     names = [known.name for known in KINDS]
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names
-    raise CaptureError(f"no format is called {name!r}; did you mean {', '.join(near)}?")
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    known_as = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names)}"
+    raise CaptureError(f"no format is called {name!r}; {known_as}")
 
 
 def guess(text: str) -> Kind | None:

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from multigpu.errors import CaptureError
 from multigpu.store import sysfs
@@ -52,7 +53,7 @@ def inputs(names: list[str]) -> Iterator[Input | Tree | Model]:
     """
     for name in names or [STANDARD_INPUT]:
         if name == STANDARD_INPUT:
-            yield Input("standard input", decoded(sys.stdin.buffer.read()))
+            yield Input("standard input", _whole("standard input", sys.stdin.buffer))
             continue
         yield _given(name, Path(name))
 
@@ -70,14 +71,21 @@ def _given(name: str, path: Path) -> Input | Tree | Model:
 def file_text(path: Path) -> str:
     """Text of a file. Raises CaptureError when there is none, or when it is too large."""
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise CaptureError(
-                f"{path} has {path.stat().st_size >> 20} MiB, at most {LARGEST_BYTES >> 20} are "
-                "read: cut out the part in question"
-            )
-        return decoded(path.read_bytes())
+        with path.open("rb") as stream:
+            return _whole(str(path), stream)
     except OSError as error:
         raise CaptureError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _whole(name: str, stream: BinaryIO) -> str:
+    """Everything up to the limit; the size of a pipe or a device is known by reading only."""
+    data = stream.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise CaptureError(
+            f"{name} has more than {LARGEST_BYTES >> 20} MiB, which is the most that is read: cut "
+            "out the part in question"
+        )
+    return decoded(data)
 
 
 def decoded(data: bytes) -> str:
@@ -97,7 +105,12 @@ def folder(path: Path) -> Tree:
         )
     texts = {f.relative_to(path).as_posix(): file_text(f) for f in found}
     plain = {name: text for name, text in texts.items() if "\0" not in text}
-    return Tree(str(path), path, plain, sysfs.sections(path))
+    parts = sysfs.sections(path)
+    if not plain and not parts:
+        raise CaptureError(
+            f"{path} holds no text and no copy of sysfs: save outputs of tools there"
+        )
+    return Tree(str(path), path, plain, parts)
 
 
 def _walk(path: Path) -> Iterator[Path]:
