@@ -21,16 +21,34 @@ from multigpu.parse.shape import mapping, text
 # XML, text and JSON of nvidia-smi, rocm-smi, amd-smi and rocminfo.
 IDENTITIES = (
     r"serial(?:[ _]number)?|board[ _]serial|chassis[ _]serial[ _]number|asic_serial|product_serial|"
-    r"pdi|gpu_fabric_guid|cluster[ _]?uuid|unique[ _]id|fru_id|system[ _]serial[ _]number"
+    r"(?:gpu[ _])?pdi|gpu[ _]fabric[ _]guid|cluster[ _]?uuid|unique[ _]id|fru_id|hive[ _]id|"
+    r"xgmi_hive_id|system[ _]serial[ _]number"
 )
 ELEMENT = re.compile(rf"(<({IDENTITIES})>)([^<]+)(</\2>)", re.IGNORECASE)
 KEYED = re.compile(
     rf"(?P<before>(?:^|[\s\"'(,])(?:{IDENTITIES})[\"']?\s*[:=]\s*[\"']?)(?P<value>[0-9A-Za-z][^\s\"'<>,]*)",
     re.IGNORECASE | re.MULTILINE,
 )
+# Kubernetes writes `pod` before those of pods, and systemd `_` in them.
 UUID = re.compile(
-    r"(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![0-9a-f])", re.I
+    r"(?:(?<![0-9a-f])|(?<=\bpod)|(?<=-pod))[0-9a-f]{8}([-_])[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}(?![0-9a-f])",
+    re.I,
 )
+CONTAINER = re.compile(
+    r"((?:docker|containerd|crio|libpod|kubepods)[^\s\"',]{0,200}?[-/])([0-9a-f]{64})(?![0-9a-f])"
+)
+# KFD writes 64-bit identities in decimal behind a blank.
+KFD_IDENTITY = re.compile(r"^((?:unique|hive)_id )(\d{1,20})$", re.ASCII | re.MULTILINE)
+# What programs are started with can hold names and keys; which program it is does not.
+PROCESS = re.compile(r"(<process_name>)([^<\s]+)[^<]*")
+# Serial numbers among the vital product data (lspci): items that every vendor fills in its way.
+VPD = re.compile(r"(\[(?:V[0-9A-Z]|YA)\] (?:Vendor specific|Asset tag): )(\S.*)")
+# Where the system boots from: volumes are named after hosts and people, disks by serial number.
+BOOT = re.compile(
+    r"(?<!\S)((?:root|resume|nfsroot|cryptdevice|zfs|bootfs|hostname|systemd\.hostname|"
+    r"rd\.(?:luks|lvm|md|dm)[\w.]*|luks[\w.]*)=)(?!/dev/(?:sd|vd|xvd|md|nvme|mmcblk)[\w]+(?:\s|$))(\S+)"
+)
+ACCOUNT = re.compile(r"[\w.+-]+@(?=host-[0-9a-f]{8})")
 # lspci writes the Device Serial Number capability in eight pairs of digits.
 PCI_SERIAL = re.compile(r"(Device Serial Number )((?:[0-9a-f]{2}-){7}[0-9a-f]{2})", re.IGNORECASE)
 # rocminfo writes GPU-, KFD and amdgpu write the same 64-bit number bare or after 0x.
@@ -63,6 +81,8 @@ COMMON_WORDS = {
     *("linux", "ubuntu", "debian", "system", "service", "slice", "user", "root", "home", "server"),
     *("etc", "opt", "usr", "lib", "var", "multigpu", "python", "python3", "cuda", "rocm", "vllm"),
 }
+# AMD's numbers of a kind of board or firmware: no identity of one card.
+PART_NUMBER = re.compile(r"1\d\d-")
 NOTHING = {"n/a", "[n/a]", "none", "0", "0x0", "unknown", "not"}
 
 
@@ -74,7 +94,7 @@ class Pseudonyms:
         known = {n.lower() for name in names for n in (name, name.split(".")[0]) if len(n) > 2}
         longest_first = sorted(known - COMMON_WORDS, key=lambda name: (-len(name), name))
         words = "|".join(re.escape(name) for name in longest_first)
-        self._names = re.compile(rf"(?<![\w-])(?:{words})(?![\w-])", re.I) if words else None
+        self._names = re.compile(rf"(?<![^\W_]|-)(?:{words})(?![^\W_]|-)", re.I) if words else None
 
     def digest(self, value: str) -> str:
         """Hexadecimal digits, the same for the same value under the same key."""
@@ -90,9 +110,11 @@ class Pseudonyms:
         return value if value in SYSTEM_USERS else f"user-{self.digest(value)[:8]}"
 
     def uuid(self, value: str) -> str:
-        """In the layout of a UUID."""
-        d = self.digest(value)
-        return f"{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:32]}"
+        """In the layout of a UUID; one of zeros says that there is none, and stays."""
+        if not value.strip("0-_"):
+            return value
+        d, join = self.digest(value.replace("_", "-")), value[8]
+        return join.join((d[:8], d[8:12], d[12:16], d[16:20], d[20:32]))
 
     def pairs(self, value: str) -> str:
         """Of a PCI device serial number; one of zeros says that there is none, and stays."""
@@ -101,13 +123,20 @@ class Pseudonyms:
 
     def identity(self, value: str) -> str:
         """Of a serial number, as many characters long; digits stay digits."""
-        if value.lower() in NOTHING or not any(c.isdigit() for c in value) or "-" in value:
+        if value.lower() in NOTHING or not any(c.isdigit() for c in value):
+            return value
+        if UUID.fullmatch(value) or PART_NUMBER.match(value):
             return value
         if value.lower().startswith("0x"):
             return "0x" + self.digest(value[2:])[: len(value) - 2]
         if value.isdecimal():
             return str(int(self.digest(value), 16))[-len(value) :]
         return self.digest(value)[: len(value)]
+
+    def wide(self, value: str) -> str:
+        """Of a 64-bit number in decimal: the same digits that `identity` gives its hexadecimal."""
+        number = int(value)
+        return str(int(self.digest(f"{number:016x}")[:16], 16)) if number else value
 
     def addresses(self, found: re.Match[str]) -> str:
         """Of an IP address; anything else that looks alike (a time, a version) stays."""
@@ -123,16 +152,26 @@ class Pseudonyms:
         """One text; `names`: host names may stand in it."""
         value = ELEMENT.sub(lambda m: f"{m[1]}{self.identity(m[3])}{m[4]}", value)
         value = KEYED.sub(lambda m: f"{m['before']}{self.identity(m['value'])}", value)
+        value = KFD_IDENTITY.sub(lambda m: m[1] + self.wide(m[2]), value)
         value = PCI_SERIAL.sub(lambda m: m[1] + self.pairs(m[2]), value)
+        value = VPD.sub(lambda m: m[1] + self.digest(m[2])[:12], value)
         value = UUID.sub(lambda m: self.uuid(m[0]), value)
+        value = CONTAINER.sub(lambda m: m[1] + self.digest(m[2]), value)
         value = AMD_UUID.sub(lambda m: f"GPU-{self.digest(m[1])[:16]}", value)
         value = MAC.sub(lambda m: f"mac-{self.digest(m[0])[:8]}", value)
         value = IPV4.sub(self.addresses, value)
         value = IPV6.sub(self.addresses, value)
+        value = BOOT.sub(lambda m: f"{m[1]}hidden-{self.digest(m[2])[:8]}", value)
         value = HOME.sub(lambda m: f"{m[1]}{self.user(m[2])}", value)
-        if names and self._names is not None:
-            value = self._names.sub(lambda m: self.name(m[0]), value)
-        return value
+        value = PROCESS.sub(lambda m: m[1] + self.host_names(m[2]), value)
+        return self.host_names(value) if names else value
+
+    def host_names(self, value: str) -> str:
+        """The text without the host's own names, and accounts at them."""
+        if self._names is None:
+            return value
+        value = self._names.sub(lambda m: self.name(m[0]), value)
+        return ACCOUNT.sub(lambda m: f"{self.user(m[0][:-1])}@", value)
 
 
 def pseudonymised(document: dict[str, object], name: str) -> dict[str, object]:
@@ -184,14 +223,18 @@ def _owners(value: object, hidden: Pseudonyms) -> object:
 def _identities(value: object, hidden: Pseudonyms) -> object:
     """sysfs files that hold nothing but an identity."""
     return {
-        address: {
-            file: hidden.digest(entry)[:16]
-            if file == "unique_id" and isinstance(entry, str)
-            else entry
-            for file, entry in mapping(files).items()
-        }
+        address: {file: _identity(file, entry, hidden) for file, entry in mapping(files).items()}
         for address, files in mapping(value).items()
     }
+
+
+def _identity(file: str, entry: object, hidden: Pseudonyms) -> object:
+    if not isinstance(entry, str):
+        return entry
+    if file == "unique_id":
+        return hidden.digest(entry)[:16]
+    number = file == "xgmi_hive_info/xgmi_hive_id" and entry.isascii() and entry.isdecimal()
+    return hidden.wide(entry) if number and len(entry) <= 20 else entry
 
 
 def _walk(value: object, change: Callable[[str], str]) -> object:
@@ -208,7 +251,7 @@ def _walk(value: object, change: Callable[[str], str]) -> object:
 def _uuids(value: object) -> set[str]:
     """Every UUID in a document."""
     if isinstance(value, str):
-        return set(UUID.findall(value))
+        return {match[0] for match in UUID.finditer(value)}
     entries = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     )

@@ -24,6 +24,15 @@ SECRETS = (
     "tower7",
     "tower7.example.org",
     "alice",
+    "11473584692907868160",
+    "11473584692907868161",
+    "0x5a1b2c3d4e5f6071",
+    "PCB052340-0123",
+    "MT2123X01234",
+    "S6Z1NJ0W123456",
+    "8f3a1b2c_1111_2222_3333_444455556666",
+    "c0ffee" * 10 + "beef",
+    "secret-of-a-run",
 )
 
 
@@ -31,7 +40,17 @@ def telling(key: str = "b1f8") -> dict[str, Any]:
     """A capture that tells everything."""
     document: dict[str, Any] = json.loads(captured("5090+3090"))
     document["system"] |= {"hostname": "tower7.example.org", "machine_id": key}
+    document["kfd"] = {
+        "1/properties": "simd_count 8\nhive_id 11473584692907868161\nunique_id " + SECRETS[9]
+    }
+    document["amdgpu"] = {
+        "0000:03:00.0": {
+            "unique_id": f"{int(SECRETS[9]):016x}",
+            "xgmi_hive_info/xgmi_hive_id": SECRETS[10],
+        }
+    }
     document["files"]["/proc/cmdline"] = (
+        "root=/dev/mapper/tower7--vg-root resume=/dev/disk/by-id/nvme-Samsung_" + SECRETS[14] + " "
         "ro ip=10.20.30.40:::255.255.255.0:tower7:eth0 mac=" + SECRETS[5]
     )
     document["tools"]["journalctl -k"] = {
@@ -39,12 +58,20 @@ def telling(key: str = "b1f8") -> dict[str, Any]:
         "stdout": [
             "tower7 kernel: NVRM: GPU Board Serial Number: 1323017012345",
             "peer " + SECRETS[4],
+            f"oom-kill:task_memcg=/kubepods-pod{SECRETS[15]}.slice/docker-{SECRETS[16]}.scope,pid=3",
+            "python3[7] of alice@tower7 in /srv/tower7_data: segfault",
         ],
         "stderr": [],
     }
     document["tools"]["more"] = {
         "stdout": ["<serial>1323017012345</serial>", "ASIC_SERIAL: " + SECRETS[1]],
-        "stderr": ["Device Serial Number " + SECRETS[2]],
+        "stderr": [
+            "Device Serial Number " + SECRETS[2],
+            "GPU Fabric GUID    : " + SECRETS[11],
+            f'"product_serial": "{SECRETS[12]}"',
+            "[V2] Vendor specific: " + SECRETS[13],
+            "<process_name>/srv/tower7/bin/python run.py --key=secret-of-a-run</process_name>",
+        ],
     }
     document["paths"] = {"/home/alice/models": {"owner": "alice:alice", "size": 1, "mode": "0755"}}
     return document
@@ -103,6 +130,13 @@ def test_the_key_does_not_leave_with_the_file() -> None:
         "Serial Number : N/A",
         "Device Serial Number 00-00-00-00-00-00-00-00",
         "owner of the serial port",
+        "root=/dev/nvme0n1p2 ro quiet iommu=pt",
+        "root=/dev/sda2",
+        "FRU_ID: 113-AMDG21B003L",
+        "<cluster_uuid>00000000-0000-0000-0000-000000000000</cluster_uuid>",
+        "hive_id 0",
+        "<process_name>/usr/lib/xorg/Xorg</process_name>",
+        "0::/system.slice/multigpu-tower7.service",
     ],
 )
 def test_addresses_of_pci_times_and_versions_stay(kept: str) -> None:
@@ -118,3 +152,11 @@ def test_a_host_whose_name_is_a_common_word_does_not_garble_the_kernel_log() -> 
 def test_any_text_is_taken(text: str) -> None:
     hidden = Pseudonyms("key", ("tower7",))
     assert hidden.line(text, names=True) == hidden.line(text, names=True)
+
+
+def test_one_identity_has_one_pseudonym_in_decimal_and_in_hexadecimal() -> None:
+    hidden = pseudonymised(telling(), "tower7")
+    properties = str(hidden["kfd"]["1/properties"])  # type: ignore[index]
+    card = hidden["amdgpu"]["0000:03:00.0"]  # type: ignore[index]
+    assert f"\nunique_id {int(card['unique_id'], 16)}" in properties
+    assert f"\nhive_id {card['xgmi_hive_info/xgmi_hive_id']}\n" in properties
