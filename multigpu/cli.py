@@ -5,8 +5,9 @@
     nvidia-smi topo -m | python -m multigpu read
 
 A captured machine comes from deploys/survey.py, or on the machine itself from
-`python3 multigpu/host/probe.py > tower.json`. A folder of saved outputs (nvidia-smi -q -x,
-nvidia-smi topo -m, lspci -vvv, journalctl -k ...) is read as one captured machine.
+`python3 multigpu/host/probe.py > tower.json`, which holds names and serial numbers of the machine
+until `python -m multigpu share tower.json` replaces them. A folder of saved outputs (nvidia-smi
+-q -x, nvidia-smi topo -m, lspci -vvv, journalctl -k ...) is read as one captured machine.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from multigpu.parse.folder import read_folder
 from multigpu.parse.reading import Kind, Reading
 from multigpu.plan import Objective
 from multigpu.planner import plan
+from multigpu.pseudonyms import pseudonymised
 from multigpu.reading_screen import folder_json, folder_screen, screen, to_json
 from multigpu.store import gguf_files, models
 from multigpu.store.inputs import Input, Model, Tree, inputs
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     _survey_options(commands.add_parser("survey", help="what captured machines are"))
     _plan_options(commands.add_parser("plan", help="how a model should use a machine's cards"))
+    _share_options(commands.add_parser("share", help="a captured machine for a bug report"))
     _read_options(commands.add_parser("read", help="what is understood of a tool's output"))
     return parser
 
@@ -87,6 +90,12 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_plan)
 
 
+def _share_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print a captured machine with serial numbers, names and addresses hidden."
+    parser.add_argument("capture", help="captured machine, or - for standard input")
+    parser.set_defaults(run=_share)
+
+
 def _read_options(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(kind.name for kind in kinds.KINDS)
     parser.add_argument("file", nargs="*", help="file, folder, or - for standard input")
@@ -106,7 +115,28 @@ def _machine(path: str) -> Host:
         return read_folder(found.texts, found.path.resolve().name, found.parts).machine
     if isinstance(found, Model):
         raise CaptureError(f"{path} is a model, no captured machine")
-    return capture.read(found.text, Path(found.name).stem)
+    return capture.read(_captured(found), Path(found.name).stem)
+
+
+def _captured(given: Input) -> str:
+    """The text of a captured machine; the output of a tool is for `read`."""
+    kind = kinds.guess(given.text)
+    if kind is not None and kind is not kinds.CAPTURED:
+        raise CaptureError(
+            f"{given.name} is no captured machine but {kind.title}: "
+            f"`python -m multigpu read {given.name}` shows it"
+        )
+    return given.text
+
+
+def _share(options: argparse.Namespace) -> int:
+    """The capture with pseudonyms, as deploys/survey.py keeps it."""
+    (given,) = inputs([options.capture])
+    if not isinstance(given, Input):
+        raise CaptureError(f"{options.capture} is no captured machine")
+    name = Path(given.name).stem
+    print(json.dumps(pseudonymised(capture.document(_captured(given), name), name), indent=1))
+    return 0
 
 
 def _survey(options: argparse.Namespace) -> int:

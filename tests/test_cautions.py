@@ -489,10 +489,6 @@ def test_an_architecture_that_was_not_seen_is_not_called_different() -> None:
     assert warnings(with_card(1, compute_capability=None)) == ()
 
 
-def test_unified_memory_is_said() -> None:
-    assert one(with_card(0, count=1, unified_memory=True)).rule == "unified-memory"
-
-
 # --- machine ------------------------------------------------------------------------------------
 
 
@@ -647,3 +643,9 @@ def test_a_machine_whose_cards_share_memory_of_no_told_size_is_not_called_well()
 def test_memory_in_use_on_an_amd_card_is_noticed_without_a_reserve_that_is_told_apart() -> None:
     held = {"memory_reserved_mib": None, "memory_used_mib": 20_000, "processes": ()}
     assert "vram-in-use" in rules(with_card(1, vendor=Vendor.AMD, gfx="gfx90a", **held))
+
+
+def test_a_superchip_with_vram_of_its_own_shares_nothing_but_reaches_it() -> None:
+    assert rules(with_card(0, 1, unified_memory=True)) == ["coherent-memory"]
+    apu = {"unified_memory": True, "vendor": Vendor.AMD, "gfx": "gfx942"}
+    assert rules(with_card(0, 1, **apu)) == ["unified-memory"]

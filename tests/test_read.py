@@ -251,3 +251,24 @@ def test_a_captured_machine_is_surveyed_from_a_pipe_in_any_encoding(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert main(["survey", "-"]) == 0
     assert capsys.readouterr().out.startswith("standard input · 1 GPU")
+
+
+def test_the_output_of_a_tool_is_no_captured_machine_and_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "topo.txt").write_text(TOPOLOGY)
+    assert main(["survey", str(tmp_path / "topo.txt")]) == 1
+    assert f"`python -m multigpu read {tmp_path / 'topo.txt'}`" in capsys.readouterr().err
+
+
+def test_a_capture_of_the_probe_is_shared_without_the_names_of_its_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(captured("1x4090"))
+    document["system"] |= {"hostname": "tower7", "machine_id": "b1f8" * 8}
+    (tmp_path / "tower7.json").write_text(json.dumps(document))
+    assert main(["share", str(tmp_path / "tower7.json")]) == 0
+    shared = capsys.readouterr().out
+    assert "tower7" not in shared and "b1f8" not in shared
+    (tmp_path / "shared.json").write_text(shared)
+    assert main(["survey", str(tmp_path / "shared.json")]) == 0

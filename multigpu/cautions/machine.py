@@ -13,7 +13,7 @@ from multigpu.cautions.caution import (
     is_virtualized,
     names,
 )
-from multigpu.hardware import Host, Vendor
+from multigpu.hardware import Gpu, Host, Vendor
 from multigpu.parse.system import is_container
 from multigpu.transport import processor_vendor
 
@@ -135,7 +135,7 @@ def _guest(host: Host) -> Iterator[Caution]:
 
 
 def _unified(host: Host) -> Iterator[Caution]:
-    shared = [gpu for gpu in host.gpus if gpu.unified_memory]
+    shared = [gpu for gpu in host.gpus if gpu.unified_memory and not _coherent(gpu)]
     if shared:
         cards = indices(shared)
         blind = any(gpu.memory_mib is None for gpu in shared)
@@ -151,5 +151,24 @@ def _unified(host: Host) -> Iterator[Caution]:
         )
 
 
+def _coherent(gpu: Gpu) -> bool:
+    """Grace Hopper and Grace Blackwell: VRAM of its own, which the kernel uses as a NUMA node."""
+    return bool(gpu.unified_memory) and gpu.vendor is Vendor.NVIDIA and gpu.memory_mib is not None
+
+
+def _coherent_memory(host: Host) -> Iterator[Caution]:
+    cards = indices(gpu for gpu in host.gpus if _coherent(gpu))
+    if cards:
+        yield Caution(
+            "coherent-memory",
+            f"{names(cards)} {are(cards, 'and the processor reach', 'and the processors reach')} "
+            "each other's memory",
+            "the kernel may put page cache and other programs' memory into VRAM",
+            "keep what runs beside the service on the processors' NUMA nodes (`numactl --membind`)",
+            gpus=cards,
+            severity=Severity.NOTE,
+        )
+
+
 BROKEN = (_problems, _driver)
-RULES = (_memory, _numa, _crashes, _unified, _guest)
+RULES = (_memory, _numa, _crashes, _unified, _coherent_memory, _guest)
