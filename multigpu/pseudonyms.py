@@ -48,7 +48,7 @@ BOOT = re.compile(
     r"(?<!\S)((?:root|resume|nfsroot|cryptdevice|zfs|bootfs|hostname|systemd\.hostname|"
     r"rd\.(?:luks|lvm|md|dm)[\w.]*|luks[\w.]*)=)(?!/dev/(?:sd|vd|xvd|md|nvme|mmcblk)[\w]+(?:\s|$))(\S+)"
 )
-ACCOUNT = re.compile(r"[\w.+-]+@(?=host-[0-9a-f]{8})")
+ACCOUNT = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?=host-[0-9a-f]{8})")
 # lspci writes the Device Serial Number capability in eight pairs of digits.
 PCI_SERIAL = re.compile(r"(Device Serial Number )((?:[0-9a-f]{2}-){7}[0-9a-f]{2})", re.IGNORECASE)
 # rocminfo writes GPU-, KFD and amdgpu write the same 64-bit number bare or after 0x.

@@ -405,3 +405,11 @@ def test_a_file_that_is_no_archive_is_refused_in_one_sentence(
 def test_a_folder_without_devices_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="no PCI device in it"):
         pci_section(tmp_path)
+
+
+def test_blanks_behind_a_line_that_was_pasted_hide_no_device() -> None:
+    line = "17:00.0 3D controller: NVIDIA Corporation Device 2330 (rev a1)"
+    other = "18:00.0 Bridge: NVIDIA Corporation Device 22a3"
+    pasted = read_lspci(f"{line}   \n{other}   \n").value
+    assert pasted == read_lspci(f"{line}\n{other}\n").value
+    assert [device.device for device in pasted.devices] == ["0x2330", "0x22a3"]

@@ -272,3 +272,13 @@ def test_a_capture_of_the_probe_is_shared_without_the_names_of_its_machine(
     assert "tower7" not in shared and "b1f8" not in shared
     (tmp_path / "shared.json").write_text(shared)
     assert main(["survey", str(tmp_path / "shared.json")]) == 0
+
+
+def test_a_quotation_of_a_mail_reads_as_what_it_quotes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = TOPOLOGY.splitlines()
+    paste(monkeypatch, "".join(f"> {line}\n" if line else ">\n" for line in [*lines, ""]))
+    assert run(capsys)[1].startswith("standard input\n  nvidia-smi-topo-m, all 3 lines understood")
+    paste(monkeypatch, "> " + lines[0] + "\n" + lines[1])
+    assert "> " in run(capsys)[1]

@@ -91,8 +91,18 @@ def _whole(name: str, stream: BinaryIO) -> str:
 def decoded(data: bytes) -> str:
     """Text in whatever encoding; what PowerShell redirects is UTF-16 with a mark."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace")
-    return data.decode("utf-8-sig", "backslashreplace")
+        return unquoted(data.decode("utf-16", "replace"))
+    return unquoted(data.decode("utf-8-sig", "backslashreplace"))
+
+
+def unquoted(text: str) -> str:
+    """Out of a mail or an issue, where every line of a quotation begins with `>`."""
+    if not text.startswith(">"):
+        return text
+    lines = text.split("\n")
+    if not all(line.startswith(">") for line in lines if line.strip()):
+        return text
+    return "\n".join(line[1:].removeprefix(" ") for line in lines)
 
 
 def folder(path: Path) -> Tree:

@@ -57,7 +57,7 @@ def split(line: str) -> Line:
     while True:
         match = next((m for part in _PARTS if (m := part.match(line, position))), None)
         if match is None:
-            return Line(line[position:], time, second)
+            return Line(line[position:].rstrip(), time, second)
         position = match.end()
         if match.lastgroup and time is None:
             time = match[match.lastgroup]

@@ -61,6 +61,7 @@ def identity(written: str) -> dict[str, Any]:
     `NVIDIA Corporation GA102 [GeForce RTX 3090] [10de:2204] (rev a1)`, `NVIDIA Corporation Device
     2330 (rev a1)`, `Device 10de:2330`, `10de:2330` (`lspci -n`).
     """
+    written = written.rstrip()
     revision = REVISION.search(written)
     plain = written[: revision.start()] if revision else written.partition(" (prog-if ")[0]
     ids = list(IDS.finditer(plain))
