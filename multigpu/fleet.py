@@ -16,12 +16,13 @@ from multigpu.grants import granted
 from multigpu.hardware import Gpu, Host
 from multigpu.islands import members
 from multigpu.screen.cards import short_name
-from multigpu.screen.text import NARROWEST, WIDEST, in_runs, natural, wrapped
+from multigpu.screen.text import NARROWEST, WIDEST, in_runs, natural, shortened, wrapped
 
 COLUMNS = 80
 KINDS_IN_FULL = 12
 NAMES_IN_FULL = 24
 FAMILY = 3
+ABOUT = 60
 NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -238,7 +239,9 @@ def _cautions(hosts: Sequence[Host], columns: int) -> list[str]:
     many = max((len(_many(len(names), "host")) for _, _, names in counted), default=0)
     lines = []
     for rule, met, names in counted:
-        lead = f"  {rule.ljust(width)}  {_many(len(names), 'host').rjust(many)}  "
+        mark = "·" if all(caution.severity is Severity.NOTE for _, caution in met) else "!"
+        count = _many(len(names), "host").rjust(many)
+        lead = f"  {mark} {rule.ljust(width)}  {count}  "
         lines += wrapped(lead, _where(met, names), columns)
     return lines
 
@@ -249,8 +252,12 @@ def _where(met: Sequence[tuple[str, Caution]], names: Mapping[str, object]) -> s
         return _first(names)
     words = []
     for name in sorted(names, key=natural):
-        gpus = sorted({gpu for host, caution in met if host == name for gpu in caution.gpus})
-        words.append(f"{name} (GPU {members(gpus)})" if gpus else name)
+        mine = [caution for host, caution in met if host == name]
+        gpus = sorted({gpu for caution in mine for gpu in caution.gpus})
+        # A problem of the whole host says in its first words which: the rule's name does not.
+        problem = mine[0].found.partition(': "')[0] if mine[0].rule == "capture-problem" else ""
+        about = f"GPU {members(gpus)}" if gpus else shortened(problem, ABOUT)
+        words.append(f"{name} ({about})" if about else name)
     return ", ".join(words)
 
 

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from multigpu.cautions import warnings
 from multigpu.fleet import fleet
 from multigpu.hardware import Gpu, GpuPair, Host, LeftOut, P2p, Path, PcieLink
+from multigpu.parse.capture import read
 from multigpu.screen.text import in_runs
 from multigpu.survey_json import LEFT_OUT, fleet_json, survey_json
+from tests.hosts import captured
 from tests.rigs.strategies import amd_hosts, nvidia_hosts
 
 LINK = PcieLink(1, 4, 16, 16, width_path=16)
@@ -199,3 +201,11 @@ def test_the_json_survives_a_round_trip_and_has_the_cautions_in_order(host: Host
 def test_an_impossible_number_is_an_unknown_one() -> None:
     host = node(1, gpus=(replace(node(1).gpus[0], power_draw_w=float("inf")),))
     assert survey_json(host)["gpus"][0]["power_draw_w"] is None
+
+
+def test_cautions_of_the_fleet_tell_what_harms_from_notes_and_problems_by_their_words() -> None:
+    names = ("no-gpu-driver-broken", "2x4090-vm", "2x3090-x4")
+    screen = fleet([read(captured(name), name) for name in names])
+    assert "  ! capture-problem" in screen
+    assert "(nvidia-smi ended with status 9)" in " ".join(screen.split())
+    assert "  · virtual-machine" in screen and "  ! narrow-link" in screen
