@@ -88,6 +88,9 @@ def slow_mi300x(path: Path) -> None:
 def refused_2080ti(path: Path) -> None:
     run = _p2p(path)
     assert run.access == ((0, 1, False), (1, 0, False))
+    # The matrix alone says the same as the sentences above it.
+    matrix = path.read_text(encoding="utf-8").partition("P2P Connectivity Matrix")
+    assert p2p_bandwidth.read_p2p_bandwidth("".join(matrix[1:])).value.access == run.access
     for enabled in (False, True):
         there, back = (run.cell(Measure.UNIDIRECTIONAL, enabled, a, 1 - a) for a in (0, 1))
         assert (there, back) == ((5.72, 5.72) if enabled else (5.71, 5.70))
