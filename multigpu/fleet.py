@@ -93,7 +93,8 @@ def topology(host: Host) -> str | None:
 def _kind(host: Host) -> str:
     driver = f"driver {host.driver}" if host.driver else f"ROCm {host.rocm}" if host.rocm else None
     way = topology(host)
-    parts = [cards(host) + (f", {way}" if way else ""), driver or "no driver", host.os or "OS ?"]
+    none = "driver ?" if any(gpu.error is None for gpu in host.gpus) else "no driver"
+    parts = [cards(host) + (f", {way}" if way else ""), driver or none, host.os or "OS ?"]
     return " · ".join(parts)
 
 

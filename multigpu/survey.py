@@ -64,7 +64,8 @@ def _header(host: Host, columns: int) -> list[str]:
 def _versions(host: Host) -> Iterator[str]:
     if host.driver or not host.rocm:
         # Cards that answer have one, whatever was seen of it.
-        yield f"driver {host.driver or '?'}" if host.driver or host.usable else "no driver"
+        answers = any(gpu.error is None for gpu in host.gpus)
+        yield f"driver {host.driver or '?'}" if host.driver or answers else "no driver"
     if host.cuda:
         yield f"CUDA {host.cuda}"
     if host.rocm:

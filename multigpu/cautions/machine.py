@@ -35,7 +35,7 @@ def _problems(host: Host) -> Iterator[Caution]:
 def _driver(host: Host) -> Iterator[Caution]:
     """No driver, where no sentence of the reader says so yet."""
     cards = [gpu for gpu in host.gpus if gpu.vendor is Vendor.NVIDIA]
-    silent = cards and host.driver is None and all(gpu.memory_mib is None for gpu in cards)
+    silent = cards and host.driver is None and all(g.error and not g.memory_mib for g in cards)
     if silent and not host.problems:
         yield Caution(
             "driver-missing",
