@@ -40,6 +40,9 @@ MAC = re.compile(
 )
 IPV4 = re.compile(r"(?<![\w.-])\d{1,3}(?:\.\d{1,3}){3}(?![\w-]|\.\d)", re.ASCII)
 IPV6 = re.compile(r"(?<![\w:.])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?![\w:])", re.IGNORECASE)
+# KFD's properties and amdgpu's hive id write 64-bit numbers in decimal.
+KFD_IDENTITY = re.compile(r"^(unique_id|hive_id)([ \t]+)(\d{1,20})(?!\d)", re.MULTILINE | re.ASCII)
+DECIMAL = re.compile(r"(?<!\d)\d{1,20}(?!\d)", re.ASCII)
 HOME = re.compile(r"(/home/|/Users/)([^/\s\"':;,]+)")
 ROOM = ("files", "processes", "managed", "paths", "kfd_processes")
 """Parts beside the tools in which a name of the host can stand."""
@@ -109,6 +112,14 @@ class Pseudonyms:
             return str(int(self.digest(value), 16))[-len(value) :]
         return self.digest(value)[: len(value)]
 
+    def decimal(self, value: str) -> str:
+        """Of a card's unique id (a hive's id) in decimal: the number that `digest` gives in hex.
+
+        0 says that there is none, and stays.
+        """
+        number = int(value)
+        return str(int(self.digest(f"{number:016x}")[:16], 16)) if number else value
+
     def addresses(self, found: re.Match[str]) -> str:
         """Of an IP address; anything else that looks alike (a time, a version) stays."""
         try:
@@ -159,6 +170,10 @@ def _part(part: str, value: object, hidden: Pseudonyms) -> object:
         value = _owners(value, hidden)
     if part == "amdgpu":
         value = _identities(value, hidden)
+    if part == "kfd":
+        value = _walk(
+            value, partial(KFD_IDENTITY.sub, lambda m: m[1] + m[2] + hidden.decimal(m[3]))
+        )
     return _walk(value, partial(hidden.line, names=part in ROOM))
 
 
@@ -184,14 +199,18 @@ def _owners(value: object, hidden: Pseudonyms) -> object:
 def _identities(value: object, hidden: Pseudonyms) -> object:
     """sysfs files that hold nothing but an identity."""
     return {
-        address: {
-            file: hidden.digest(entry)[:16]
-            if file == "unique_id" and isinstance(entry, str)
-            else entry
-            for file, entry in mapping(files).items()
-        }
+        address: {file: _identity(file, entry, hidden) for file, entry in mapping(files).items()}
         for address, files in mapping(value).items()
     }
+
+
+def _identity(file: str, entry: object, hidden: Pseudonyms) -> object:
+    """The file `unique_id` in 16 digits of hex, a hive's id in decimal; any other as it is."""
+    if file == "unique_id" and isinstance(entry, str):
+        return hidden.digest(entry)[:16]
+    if file.endswith("xgmi_hive_id") and isinstance(entry, str):
+        return DECIMAL.sub(lambda m: hidden.decimal(m[0]), entry)
+    return entry
 
 
 def _walk(value: object, change: Callable[[str], str]) -> object:
