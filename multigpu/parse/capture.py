@@ -166,7 +166,7 @@ def _blind_spots(
     found = []
     usable = [g for g in cards.gpus if g.error is None and g.vendor is Vendor.NVIDIA]
     if len(usable) > 1 and tool(tools, QUERY).ok:
-        found += _blind_topology(tool(tools, TOPOLOGY), usable)
+        found += _blind_topology(tool(tools, TOPOLOGY))
     if system.systemd is None:
         found.append(
             "systemd did not tell its version; needed: systemd to run services; do: use a host "
@@ -181,8 +181,9 @@ def _blind_spots(
     return tuple(found)
 
 
-def _blind_topology(topo: Tool, usable: list[Gpu]) -> list[str]:
-    if len(usable) > 1 and not topology.read_matrix(topo.stdout):
+def _blind_topology(topo: Tool) -> list[str]:
+    """Several cards, and no matrix of them."""
+    if not topology.read_matrix(topo.stdout):
         return [
             f'`nvidia-smi topo -m` gave no matrix ("{topo.said}"); needed: how the cards are '
             "connected; do: run it on the host"
