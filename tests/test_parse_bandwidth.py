@@ -10,12 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.parse.nccl import nvbandwidth, p2p_bandwidth
-from multigpu.parse.nccl.nvbandwidth import (
-    Nvbandwidth,
-    NvbandwidthDevice,
-    NvbandwidthTest,
-    read_nvbandwidth,
-)
+from multigpu.parse.nccl.nvbandwidth import read_nvbandwidth
+from multigpu.parse.nccl.nvbandwidth_values import Nvbandwidth, NvbandwidthDevice, NvbandwidthTest
 from multigpu.parse.nccl.p2p_bandwidth import (
     Measure,
     P2pBandwidth,

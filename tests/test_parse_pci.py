@@ -12,7 +12,7 @@ from multigpu.hardware import Gpu, HopKind, Host, LeftOut, Limit, PcieLink
 from multigpu.parse import pci
 from multigpu.parse.pci.device import Device, ResizableBar
 from tests.rigs.dialect import Dialect
-from tests.rigs.slots import slotted_hosts
+from tests.rigs.slots import slotted_hosts, unjudged
 from tests.rigs.strategies import dialects
 from tests.rigs.sysfs import pci_section
 
@@ -310,19 +310,6 @@ def seen_by_sysfs(gpu: Gpu) -> PcieLink:
         gen_current=end[-1].gen_current,
         gen_gpu_max=end[-1].gen_max,
         aer_correctable=end[-1].aer_correctable,
-    )
-
-
-def unjudged(link: PcieLink) -> PcieLink:
-    """The link without what the reader concludes."""
-    return replace(
-        link,
-        gen_max=None,
-        limited_at=None,
-        limited_at_width_max=None,
-        limited_by=None,
-        width_path=None,
-        behind_chipset=False,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from multigpu.parse.nccl import nccl_log, nccl_tests, nvbandwidth, p2p_bandwidth
 from multigpu.parse.nccl.nccl_test_values import NcclTest
+from multigpu.parse.nccl.nvbandwidth_values import Nvbandwidth
 from multigpu.parse.nccl.p2p_bandwidth import Measure, P2pBandwidth
 from multigpu.parse.reading import Kind
 
@@ -131,7 +132,7 @@ def two_rtx6000ada(path: Path) -> None:
 
 def gh200(path: Path) -> None:
     run = _read(path, "nvbandwidth")
-    assert isinstance(run, nvbandwidth.Nvbandwidth)
+    assert isinstance(run, Nvbandwidth)
     assert run.version == "v0.6" and run.driver_version == "550.54.15"
     assert [test.total for test in run.tests[:4]] == [1985.60, 607.26, 176.92, 187.26]
     assert len(run.tests[0].cells) == 2 and len(run.tests[0].cells[0]) == 3
