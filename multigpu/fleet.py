@@ -7,13 +7,12 @@ the screen: in the group of those that are like it, or with the reason why it co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from multigpu.cautions import Caution, Severity, warnings
-from multigpu.cautions.links import lanes
-from multigpu.grants import granted
-from multigpu.hardware import Gpu, Host
+from multigpu.fleet_differences import differences, family_of, topology
+from multigpu.hardware import Host
 from multigpu.islands import members
 from multigpu.screen.cards import short_name
 from multigpu.screen.text import NARROWEST, WIDEST, in_runs, natural, shortened, wrapped
@@ -78,23 +77,11 @@ def cards(host: Host) -> str:
     return " + ".join(f"{n}x {name}" for name, n in counts.most_common()) or "no GPU"
 
 
-def topology(host: Host) -> str | None:
-    """`NV4`, `NV4/SYS`, `PHB`: the kinds of ways between the cards; None when not seen."""
-    kinds = {
-        f"NV{pair.nvlinks}"
-        if pair.nvlinks
-        else f"XGMI{pair.xgmi_links}"
-        if pair.xgmi_links
-        else (pair.path.value if pair.path else "?")
-        for pair in host.pairs
-    }
-    return "/".join(sorted(kinds)) or None
-
-
 def _kind(host: Host) -> str:
     driver = f"driver {host.driver}" if host.driver else f"ROCm {host.rocm}" if host.rocm else None
     way = topology(host)
-    parts = [cards(host) + (f", {way}" if way else ""), driver or "no driver", host.os or "OS ?"]
+    none = "driver ?" if any(gpu.error is None for gpu in host.gpus) else "no driver"
+    parts = [cards(host) + (f", {way}" if way else ""), driver or none, host.os or "OS ?"]
     return " · ".join(parts)
 
 
@@ -140,57 +127,15 @@ def _first(names: Iterable[str]) -> str:
 # --- stands out ---------------------------------------------------------------------------------
 
 
-def _distinct(host: Host, fact: Callable[[Gpu], object], unit: str) -> str | None:
-    """The distinct values of a fact of the cards that answer."""
-    found = {fact(gpu) for gpu in host.gpus if gpu.error is None} - {None}
-    return " and ".join(sorted((unit.format(v) for v in found), key=natural)) or None
-
-
-def _grants(host: Host) -> str | None:
-    words = {True: "granted", False: "refused"}
-    found = {words[g] for g in map(granted, host.pairs) if g is not None}
-    return " and ".join(sorted(found)) or None
-
-
-TRAITS: dict[str, Callable[[Host], str | None]] = {
-    "GPUs": lambda host: str(len(host.gpus)),
-    "unusable GPUs": lambda host: str(len(host.gpus) - len(host.usable)),
-    "driver": lambda host: host.driver,
-    "ROCm": lambda host: host.rocm,
-    "OS": lambda host: host.os,
-    "VRAM": lambda host: _distinct(host, lambda gpu: gpu.memory_mib, "{} MiB"),
-    "lanes": lambda host: _distinct(host, lambda gpu: lanes(gpu.pcie), "x{}"),
-    "PCIe": lambda host: _distinct(host, lambda gpu: gpu.pcie.gen_max, "{}.0"),
-    "power limit": lambda host: _distinct(host, lambda gpu: gpu.power_limit_w, "{:.0f} W"),
-    "VBIOS": lambda host: _distinct(host, lambda gpu: gpu.vbios_version, "{}"),
-    "ways between cards": topology,
-    "P2P": _grants,
-    # To 8 GiB: what firmware keeps for itself differs between equal machines.
-    "RAM": lambda host: (
-        f"about {round(host.memory_mib / 8192) * 8} GiB" if host.memory_mib else None
-    ),
-    "virtualization": lambda host: host.virtualization,
-    "IOMMU": lambda host: host.iommu,
-    "kernel module": lambda host: host.module_license,
-}
-
-PAIR_TRAITS = ("ways between cards", "P2P")
-
-
-def _family(host: Host) -> frozenset[str]:
-    """The models of a host; cards that do not answer have no name and do not count."""
-    return frozenset(gpu.name for gpu in host.gpus if gpu.name)
-
-
 def _standing_out(hosts: Sequence[Host], columns: int) -> list[str]:
     """Per difference the hosts that have it, in the order of the first one's name."""
     families: dict[frozenset[str], list[Host]] = {}
     for host in hosts:
-        families.setdefault(_family(host), []).append(host)
+        families.setdefault(family_of(host), []).append(host)
     found: dict[str, list[str]] = {}
     for family in families.values():
         if len(family) >= FAMILY:
-            for name, difference in _differences(family):
+            for name, difference in differences(family):
                 found.setdefault(difference, []).append(name)
     ranked = sorted(found.items(), key=lambda item: natural(min(item[1], key=natural)))
     return [
@@ -198,26 +143,6 @@ def _standing_out(hosts: Sequence[Host], columns: int) -> list[str]:
         for difference, names in ranked
         for line in wrapped("  ", f"{named(names)}: {difference}", columns)
     ]
-
-
-def _differences(family: Sequence[Host]) -> list[tuple[str, str]]:
-    """(host, how it differs) for each host that differs from more than half of its family."""
-    parts: dict[int, list[str]] = {}
-    for trait, fact in TRAITS.items():
-        values = [fact(host) for host in family]
-        usual, count = Counter(values).most_common(1)[0]
-        if usual is None or count * 2 <= len(family):
-            continue
-        for place, value in enumerate(values):
-            if value != usual and not _is_of_pairs(trait, family[place]):
-                text = f"{trait} {value or 'not seen'}, most have {usual}"
-                parts.setdefault(place, []).append(text)
-    return [(family[place].name, "; ".join(texts)) for place, texts in parts.items()]
-
-
-def _is_of_pairs(trait: str, host: Host) -> bool:
-    """True for a fact about pairs on a host that has too few cards for one."""
-    return trait in PAIR_TRAITS and len(host.usable) < 2
 
 
 # --- cautions -----------------------------------------------------------------------------------

@@ -161,12 +161,6 @@ def product_name(device: str | None, revision: str | None = None) -> str | None:
     return found.names.get(_hex(revision) or 0, found.names[0])
 
 
-def gfx_name(device: str | None) -> str | None:
-    """`gfx942` for `0x74a1`."""
-    found = model(device)
-    return found.gfx if found else None
-
-
 def gfx_of_target_version(version: int | None) -> str | None:
     """KFD's gfx_target_version as LLVM writes it: 90402 is gfx942, 90010 gfx90a, 110000 gfx1100.
 

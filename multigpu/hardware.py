@@ -42,7 +42,6 @@ class Vendor(StrEnum):
 
     NVIDIA = "nvidia"
     AMD = "amd"
-    INTEL = "intel"
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from enum import Enum
+from collections.abc import Iterator
 from typing import Any
 
+from multigpu.as_json import as_json
 from multigpu.hardware import Host
 from multigpu.outline import outline
 from multigpu.parse.folder import Folder, Item
@@ -87,8 +86,8 @@ def to_json(name: str, kind: Kind, reading: Reading[Any]) -> dict[str, Any]:
         "file": name,
         "kind": kind.name,
         "lines": reading.lines,
-        "value": plain(reading.value),
-        "unread": [plain(entry) for entry in reading.unread],
+        "value": as_json(reading.value),
+        "unread": [as_json(entry) for entry in reading.unread],
     }
 
 
@@ -99,25 +98,8 @@ def folder_json(name: str, folder: Folder) -> dict[str, Any]:
             "file": item.file,
             "kind": item.kind.name if item.kind else None,
             "left_out": item.left_out,
-            "unread": [plain(entry) for entry in item.reading.unread] if item.reading else [],
+            "unread": [as_json(entry) for entry in item.reading.unread] if item.reading else [],
         }
         for item in folder.items
     ]
-    return {"file": name, "kind": "folder", "value": plain(folder.machine), "files": items}
-
-
-def plain(value: object) -> Any:
-    """Plain JSON values. A key that is a pair of GPUs becomes `0-1`."""
-    if isinstance(value, Enum):
-        return value.value
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {_key(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, tuple | list | set | frozenset):
-        return [plain(entry) for entry in value]
-    return value
-
-
-def _key(key: object) -> str:
-    return "-".join(map(str, key)) if isinstance(key, tuple) else str(plain(key))
+    return {"file": name, "kind": "folder", "value": as_json(folder.machine), "files": items}

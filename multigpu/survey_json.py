@@ -6,12 +6,10 @@ Files and paths of a host are left out: they are managed state, not hardware.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import cattrs
-
+from multigpu.as_json import as_json
 from multigpu.cautions import warnings
 from multigpu.fleet import NOBODY
 from multigpu.hardware import Host, mix
@@ -28,15 +26,15 @@ def survey_json(host: Host) -> dict[str, Any]:
 
     `p2p` has one entry per group of cards with the answers `driver`, `nccl`, `custom_all_reduce`.
     """
-    facts = _plain(host)
+    facts = as_json(host)
     return {
         "schema": SCHEMA,
         **{key: value for key, value in facts.items() if key not in LEFT_OUT},
         "usable": [gpu.index for gpu in host.usable],
         "mix": str(mix(host.usable)) if host.usable else None,
-        "islands": _plain(islands(host)),
-        "p2p": _plain([peer_access(host, group) for group in groups(host)]),
-        "cautions": _plain(warnings(host)),
+        "islands": as_json(islands(host)),
+        "p2p": as_json([peer_access(host, group) for group in groups(host)]),
+        "cautions": as_json(warnings(host)),
         "not_seen": list(unseen(host)),
     }
 
@@ -49,12 +47,3 @@ def fleet_json(
         *map(survey_json, hosts),
         *({"schema": SCHEMA, "name": name, "error": why} for name, why in unreadable.items()),
     ]
-
-
-def _plain(value: object) -> Any:
-    # By way of JSON, so that enumerations and tuples become what a reader gets back.
-    return json.loads(json.dumps(cattrs.unstructure(value)), parse_constant=_no_constant)
-
-
-def _no_constant(_: str) -> None:
-    """Infinity and NaN are no JSON: an impossible number is an unknown one."""

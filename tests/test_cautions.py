@@ -493,9 +493,13 @@ def test_an_architecture_that_was_not_seen_is_not_called_different() -> None:
 
 
 def test_a_driver_that_is_missing_is_said_unless_the_reader_did() -> None:
-    gpus = tuple(Gpu(i, error=None) for i in range(2))
-    assert rules(Host("rig", gpus=gpus)) == ["driver-missing"]
+    gpus = tuple(Gpu(i, error="the driver does not answer: no output") for i in range(2))
+    assert rules(Host("rig", gpus=gpus)) == ["driver-missing", "gpu-unusable"]
     assert rules(Host("rig", gpus=gpus, problems=("no driver",))) == ["capture-problem"]
+
+
+def test_cards_whose_driver_nobody_asked_are_not_said_to_lack_one() -> None:
+    assert rules(Host("rig", gpus=(Gpu(0), Gpu(1)), partial=True)) == []
 
 
 def test_numa_nodes_that_nobody_names_matter_with_several_nodes() -> None:

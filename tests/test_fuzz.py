@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from random import Random
 
 import pytest
 
 from multigpu.parse import kinds
 from multigpu.parse.shape import ABSENT
 from tests.fuzz.corpus import corpus
+from tests.fuzz.machines import check_machine
 from tests.fuzz.run import check, fuzz, fuzz_all
 
 COUNT = 200_000
@@ -43,6 +45,11 @@ def test_a_reader_that_raises_is_noticed(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("name", [kind.name for kind in kinds.KINDS])
 def test_odd_texts_are_readings_too(name: str, text: str) -> None:
     check(name, text, thorough=True)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_machine_with_broken_parts_is_a_machine(seed: int) -> None:
+    check_machine(Random(seed))
 
 
 @pytest.mark.fuzz

@@ -138,7 +138,7 @@ def test_a_request_that_hangs_is_a_failure_and_is_not_waited_for(engine: Engine)
     engine.seconds = 3
     began = time.monotonic()
     seen = drive(engine.url, concurrency=3)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5  # the engine sleeps 3 s
     assert (seen["completed"], seen["failed"]) == (0, 3)
     assert seen["error"] == "no answer within 0.2 s"
 

@@ -34,7 +34,8 @@ def read(captured: dict[str, object], first_index: int = 0) -> AmdCards:
 
 def card(index: int, name: str, memory_mib: int, link: PcieLink, **facts: Any) -> Gpu:
     """A card as a rig prints it."""
-    target = gfx.gfx_name(f"0x{amd_sysfs.device_id(Gpu(0, name=name)):04x}")
+    model = gfx.model(f"0x{amd_sysfs.device_id(Gpu(0, name=name)):04x}")
+    target = model.gfx if model else None
     gpu = Gpu(
         index,
         uuid=f"0x{0xA0 + index:016x}",

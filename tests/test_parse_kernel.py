@@ -344,9 +344,9 @@ def test_a_module_of_another_version_than_the_library_is_an_event() -> None:
 def test_a_long_log_of_nothing_is_read_quickly() -> None:
     log = "[ 1234.567890] usb 1-1: new high-speed USB device number 4 using xhci_hcd\n" * 20_000
     log += "[ 1234.567890] NVRM: Xid (PCI:" + "0" * 20_000 + "a:" * 20_000 + "\n"
-    start = time.perf_counter()
+    start = time.process_time()
     assert read_kernel(log).value == ()
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 5
 
 
 @settings(max_examples=30)

@@ -19,7 +19,7 @@ from multigpu.store.sysfs import pci_section
 from tests.rigs import sysfs
 from tests.rigs.dialect import Dialect
 from tests.rigs.lspci import lspci_nn, lspci_tv, lspci_vvv
-from tests.rigs.slots import slotted_hosts
+from tests.rigs.slots import slotted_hosts, unjudged
 from tests.rigs.strategies import dialects
 
 CARD = "01:00.0 VGA compatible controller: NVIDIA Corporation GA102 [GeForce RTX 3090] (rev a1)\n"
@@ -256,19 +256,6 @@ def seen_by_lspci(gpu: Gpu) -> PcieLink:
         width_current=end[-1].width_current,
         gen_current=end[-1].gen_current,
         gen_gpu_max=end[-1].gen_max,
-    )
-
-
-def unjudged(link: PcieLink) -> PcieLink:
-    """The link without what the reader concludes."""
-    return replace(
-        link,
-        gen_max=None,
-        limited_at=None,
-        limited_at_width_max=None,
-        limited_by=None,
-        width_path=None,
-        behind_chipset=False,
     )
 
 

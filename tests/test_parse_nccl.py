@@ -265,6 +265,6 @@ def test_any_text_is_read_as_a_table_without_an_error(text: str) -> None:
 @pytest.mark.parametrize("read", [read_nccl_log, read_nccl_tests])
 def test_a_long_line_is_read_quickly(read: object) -> None:
     assert callable(read)
-    start = time.perf_counter()
+    start = time.process_time()
     read("a" * 100_000 + " NCCL INFO " + "1:" * 50_000 + "\n" + " 8 2 float " + "1 " * 50_000)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 5

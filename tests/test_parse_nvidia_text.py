@@ -60,7 +60,8 @@ def test_a_cut_text_keeps_what_came_before(
     cut = data.draw(st.integers(0, len(text) - 2))
     query = read_text(text[:cut]).value
     expected = [in_query(gpu, dialect) for gpu in host.gpus]
-    assert not query.whole or cut > len(text) - 20
+    # What stands behind the last card's clocks are its processes.
+    assert not query.whole or cut > text.rindex("Max Clocks")
     for read, printed in zip(query.gpus[:-1], expected, strict=False):
         assert read == printed
     if query.gpus:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu.hardware import Gpu, HopKind, Host, LeftOut, Limit, PcieHop, PcieLink
+from multigpu.hardware import Gpu, HopKind, Host, LeftOut, Limit, PcieLink
 from multigpu.parse import pci
 from multigpu.parse.pci.device import Device, ResizableBar
 from tests.rigs.dialect import Dialect
-from tests.rigs.slots import slotted_hosts
+from tests.rigs.slots import slotted_hosts, unjudged
 from tests.rigs.strategies import dialects
 from tests.rigs.sysfs import pci_section
 
@@ -217,19 +217,6 @@ def test_what_card_and_slot_reach_together_is_the_lesser_generation() -> None:
     assert (link.gen_gpu_max, link.gen_host_max, link.gen_max) == (4, 3, 3)
 
 
-def test_acs_on_one_of_the_ports_between_two_cards_sends_their_traffic_up() -> None:
-    def link(*redirects: bool | None) -> PcieLink:
-        return PcieLink(
-            hops=tuple(PcieHop(f"0000:0{i}:00.0", acs_redirect=r) for i, r in enumerate(redirects))
-        )
-
-    assert pci.acs_redirect(link(True), PcieLink(hops=(PcieHop("0000:20:00.0"),))) is True
-    assert pci.acs_redirect(link(False), PcieLink(hops=(PcieHop("0000:20:00.0"),))) is False
-    assert pci.acs_redirect(link(None), PcieLink(hops=(PcieHop("0000:20:00.0"),))) is None
-    below = PcieLink(hops=(PcieHop("0000:21:00.0", acs_redirect=False), *link(True).hops))
-    assert pci.acs_redirect(link(True), below) is False
-
-
 @pytest.mark.parametrize(
     ("memory", "bar", "guest", "expected"),
     [
@@ -323,19 +310,6 @@ def seen_by_sysfs(gpu: Gpu) -> PcieLink:
         gen_current=end[-1].gen_current,
         gen_gpu_max=end[-1].gen_max,
         aer_correctable=end[-1].aer_correctable,
-    )
-
-
-def unjudged(link: PcieLink) -> PcieLink:
-    """The link without what the reader concludes."""
-    return replace(
-        link,
-        gen_max=None,
-        limited_at=None,
-        limited_at_width_max=None,
-        limited_by=None,
-        width_path=None,
-        behind_chipset=False,
     )
 
 

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.hardware import Gpu, Host
+from multigpu.parse.amd.amdgpu import read_amdgpu
+from multigpu.parse.amd.kfd import read_kfd
 from multigpu.parse.capture import host
 from multigpu.pseudonyms import Pseudonyms, pseudonymised
 from tests.hosts import NAMES, captured
@@ -105,6 +107,29 @@ def test_the_machine_reads_the_same_but_for_identities(name: str) -> None:
         before.problems,
         before.driver,
     )
+
+
+def test_the_number_that_kfd_and_amdgpu_give_a_card_stays_one_number_and_is_another() -> None:
+    document = json.loads(captured("8xMI210-two-hives"))
+    hidden = pseudonymised(document, "tower7")
+    before, after = (read_kfd(found["kfd"]).value.gpus for found in (document, hidden))
+    assert not {node.unique_id for node in before} & {node.unique_id for node in after}
+    assert not {node.hive_id for node in before} & {node.hive_id for node in after} - {None}
+    assert len({node.hive_id for node in after}) == len({node.hive_id for node in before})
+    cards = read_amdgpu(hidden["amdgpu"]).value  # type: ignore[arg-type]
+    assert {card.unique_id for card in cards.values()} == {node.unique_id for node in after}
+    assert [node.pci_bus_id for node in after] == [node.pci_bus_id for node in before]
+
+
+def test_no_unique_id_stays_none() -> None:
+    found = pseudonymised({"kfd": {"1/properties": "simd_count 4\nunique_id 0"}}, "tower7")
+    assert found["kfd"] == {"1/properties": "simd_count 4\nunique_id 0"}
+
+
+def test_the_hive_of_a_card_is_another_afterwards() -> None:
+    files = {"0000:01:00.0": {"xgmi_hive_info/xgmi_hive_id": "1234567890123"}}
+    found = pseudonymised({"amdgpu": files}, "tower7")
+    assert "1234567890123" not in json.dumps(found)
 
 
 def test_pseudonyms_are_the_same_in_every_capture_of_a_host() -> None:

@@ -179,14 +179,17 @@ def test_a_copy_of_sysfs_in_a_folder_is_read_without_being_listed(
     assert "2 GPUs" in out
 
 
-def test_an_archive_of_kfd_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("ending", ["tar.gz", "tgz"])
+def test_an_archive_of_kfd_is_read(
+    ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (rig,) = (rig for rig in MACHINES if rig.host.name == "8xMI210-two-hives")
-    with tarfile.open(tmp_path / "kfd.tar.gz", "w:gz") as archive:
+    with tarfile.open(tmp_path / f"kfd.{ending}", "w:gz") as archive:
         for name, text in kfd_section(rig.host).items():
             member = tarfile.TarInfo(f"topology/nodes/{name}")
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
-    status, out, _ = run(capsys, str(tmp_path / "kfd.tar.gz"))
+    status, out, _ = run(capsys, str(tmp_path / f"kfd.{ending}"))
     assert status == 0
     assert "kfd-topology" in out and out.count("gfx90a") == 8
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from multigpu.hardware import Gpu, Host
-from multigpu.parse.system import is_container
+from multigpu.parse.system import is_virtual_machine
 
 # Less is a console or a driver context, not a tenant.
 TENANT_MIB = 256
@@ -100,4 +100,4 @@ def is_virtualized(host: Host) -> bool:
 
 def is_guest(host: Host) -> bool:
     """True in a virtual machine, whose PCI ports are emulated; unknown counts as bare metal."""
-    return is_virtualized(host) and not is_container(host.virtualization)
+    return is_virtual_machine(host.virtualization)

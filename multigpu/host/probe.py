@@ -8,8 +8,9 @@ Nothing is judged here. The document:
     tools      command line -> rc, stdout and stderr as lists of lines, seconds, timed_out;
                or rc null and missing true
     files      path -> text, null when it could not be read
-    system     cpus, cpu_model, numa_nodes, kernel, glibc, python, uid, hostname, machine_id (key
-               of pseudonyms, never kept in a file), IOMMU group types with their counts
+    system     cpus, cpu_model, numa_nodes, kernel, machine (`uname -m`), glibc, python, uid,
+               hostname, machine_id (key of pseudonyms, never kept in a file), IOMMU group types
+               with their counts
     disks      mount point -> free bytes
     pci        GPUs and every port above them: link, class, NUMA node, driver, error counters, BARs
     kfd        AMD: path below /sys/class/kfd/kfd/topology/nodes -> text; null without KFD
@@ -17,8 +18,8 @@ Nothing is judged here. The document:
     kfd_processes  pid of every process of KFD -> name, cgroup, and bytes of VRAM by gpu_id
     amdgpu     PCI address of every AMD display function -> sysfs file of amdgpu -> text
     processes  pid of every process that holds VRAM of an NVIDIA card -> its cgroup
-    main_processes  MainPID of every unit of ours -> MULTIGPU_REVISION of its environment, and the
-               Unix time at which it started
+    main_processes  MainPID of every unit of ours -> MULTIGPU_REVISION of its environment, the hash
+               of its command line, and the Unix time at which it started
     managed    files of ours: sha256, size, mode, owner, mtime; content only for stamps of runtimes
                (all of it) and for units (the first line)
     paths      the asked paths -> size, mode, owner, mtime, null when there is nothing

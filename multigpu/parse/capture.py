@@ -36,6 +36,13 @@ LICENSE = "modinfo -F license nvidia"
 LSPCI = "lspci -vvv -D -nn"
 KERNEL_LOG = "journalctl -k"
 
+# The fullest first; a probe runs only that one.
+LISTINGS = {
+    LSPCI: lspci.read_lspci,
+    "lspci -nn": lspci.read_lspci,
+    "lspci -tv": lspci.read_lspci_tree,
+}
+
 # What a folder of saved outputs should hold, so that nothing has to stay unknown.
 PARTS = (QUERY, TOPOLOGY, P2P_READ, NVLINK, LSPCI, KERNEL_LOG)
 AMD_PARTS = (STATIC, "rocm-smi --showtopo", LSPCI, KERNEL_LOG)
@@ -82,16 +89,18 @@ def host(captured: dict[str, object], name: str) -> Host:
     """The machine in a whole document; parts that are missing or misshapen stay None."""
     tools = mapping(captured.get("tools"))
     system = read_system(captured, tool(tools, VIRTUALIZATION), tool(tools, SYSTEMCTL))
-    listing = lspci.read_lspci(tool(tools, LSPCI).stdout).value
-    devices = pci.merged(pci.tree(captured.get("pci")), listing.tree)
+    devices = pci.tree(captured.get("pci"))
+    for command, read_listing in LISTINGS.items():
+        devices = pci.merged(devices, read_listing(tool(tools, command).stdout).value.tree)
     cards = read_cards(captured, devices, system.virtualization)
     known = {gpu.index for gpu in cards.gpus}
+    pairs = (*_pairs(tools), *cards.pairs)
     files = mapping(captured.get("files"))
     facts = {**asdict(system), "driver": cards.driver or system.driver}
     return Host(
         name=name,
         gpus=tuple(sharing(gpu, system) for gpu in cards.gpus),
-        pairs=(*(pair for pair in _pairs(tools) if {pair.a, pair.b} <= known), *cards.pairs),
+        pairs=tuple(pair for pair in pairs if {pair.a, pair.b} <= known),
         cuda=cards.cuda,
         units=units.read_units(tool(tools, UNITS).stdout, captured.get("main_processes")),
         files=units.read_files(captured.get("managed")),
@@ -159,7 +168,7 @@ def _blind_spots(
     found = []
     usable = [g for g in cards.gpus if g.error is None and g.vendor is Vendor.NVIDIA]
     if len(usable) > 1 and tool(tools, QUERY).ok:
-        found += _blind_topology(tool(tools, TOPOLOGY), usable)
+        found += _blind_topology(tool(tools, TOPOLOGY))
     if system.systemd is None:
         found.append(
             "systemd did not tell its version; needed: systemd to run services; do: use a host "
@@ -174,8 +183,9 @@ def _blind_spots(
     return tuple(found)
 
 
-def _blind_topology(topo: Tool, usable: list[Gpu]) -> list[str]:
-    if len(usable) > 1 and not topology.read_matrix(topo.stdout):
+def _blind_topology(topo: Tool) -> list[str]:
+    """Several cards, and no matrix of them."""
+    if not topology.read_matrix(topo.stdout):
         return [
             f'`nvidia-smi topo -m` gave no matrix ("{topo.said}"); needed: how the cards are '
             "connected; do: run it on the host"

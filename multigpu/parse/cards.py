@@ -12,10 +12,10 @@ from multigpu.parse.amd.cards import amd_cards
 from multigpu.parse.nvidia_smi import other_outputs, xml
 from multigpu.parse.nvidia_smi.nvlink import read_nvlink_status
 from multigpu.parse.nvidia_smi.topo_matrix import read_topology
-from multigpu.parse.pci.cards import PCI_ONLY
 from multigpu.parse.shape import Tool, mapping, text, tool
 from multigpu.parse.system import is_virtual_machine
 from multigpu.parse.units import unit_of
+from multigpu.parse.unlisted import problems, unlisted
 
 QUERY = "nvidia-smi -q -x"
 TOPOLOGY = "nvidia-smi topo -m"
@@ -47,23 +47,22 @@ def read_cards(captured: dict[str, object], devices: pci.Tree, virtualization: s
     query, emulated = tool(tools, QUERY), is_virtual_machine(virtualization)
     listed, numbered = _listed(tools, query, devices)
     on_bus = tuple(d for d in pci.gpus(devices) if d.vendor == NVIDIA_ID)
-    partial = captured.get("partial") is True
-    unlisted = _unlisted(on_bus, listed, query, partial=partial)
-    rows = (*numbered, *_fill_indices(numbered, unlisted))
+    missing = unlisted(on_bus, listed, query, captured.get("partial") is True)
+    rows = (*numbered, *_fill_indices(numbered, missing))
     processes = mapping(captured.get("processes"))
     cgroups = {pid: text(cgroup) for pid, cgroup in processes.items()}
     gpus = [_placed(_attributed(gpu, cgroups), devices, emulated) for gpu in _linked(rows, tools)]
     first = max((gpu.index for gpu in gpus), default=-1) + 1
     amd = amd_cards(captured, devices, first, emulated)
-    problems = amd.problems if amd.gpus and not gpus else ()
+    found = amd.problems if amd.gpus and not gpus else ()
     if gpus or not amd.gpus:
-        problems = (*_problems(query, listed, on_bus, captured), *amd.problems)
+        found = (*problems(query, listed, on_bus, captured), *amd.problems)
     return Cards(
         gpus=(*sorted(gpus, key=lambda gpu: gpu.index), *amd.gpus),
         driver=listed.driver,
         cuda=listed.cuda,
         simulated=listed.simulated,
-        problems=tuple(problems),
+        problems=found,
         pairs=amd.pairs,
         left_out=amd.left_out,
     )
@@ -106,11 +105,11 @@ def _linked(gpus: Iterable[Gpu], tools: dict[str, object]) -> tuple[Gpu, ...]:
 
 def only_node(affinity: str | None) -> int | None:
     """The node of a `NUMA Affinity` cell; None for a range, which names no single one."""
-    return int(affinity) if affinity and affinity.isascii() and affinity.isdecimal() else None
+    match = re.fullmatch(r"\d{1,4}", affinity or "", re.ASCII)
+    return int(match[0]) if match else None
 
 
 SINGLE = f"{QUERY} -i "
-NOT_GIVEN = f"{PCI_ONLY}: nvidia-smi's output was not given"
 NVIDIA_ID = "0x10de"
 
 
@@ -140,61 +139,11 @@ def _numbered(
     return tuple(taken.values())
 
 
-def _unlisted(
-    on_bus: tuple[pci.Device, ...], listed: xml.Query, query: Tool, *, partial: bool
-) -> tuple[Gpu, ...]:
-    """Cards on PCI that the driver does not list, each with the reason as far as it is known."""
-    seen = {gpu.pci_bus_id for gpu in listed.gpus}
-    if None in seen:  # a list without addresses (nvidia-smi -L): nothing can be told apart
-        return ()
-    refused = xml.read_refusals(query.stdout + "\n" + query.stderr)
-    return tuple(
-        Gpu(
-            index=0,
-            name=product(device.name),
-            pci_bus_id=device.address,
-            error=_why_unlisted(device, listed, query, refused, partial=partial),
-        )
-        for device in on_bus
-        if device.address not in seen
-    )
-
-
-def product(name: str | None) -> str | None:
-    """`GeForce RTX 3090` of lspci's `NVIDIA Corporation GA102 [GeForce RTX 3090]`, else None."""
-    match = re.search(r"\[([^\[\]]{2,80})\](?!.*\[)", name or "")
-    named = match is not None and not re.fullmatch(r"[0-9a-f]{4}(:[0-9a-f]{4})?", match[1])
-    return match[1] if match and named else None
-
-
-def _why_unlisted(
-    device: pci.Device, listed: xml.Query, query: Tool, refused: dict[str, str], *, partial: bool
-) -> str:
-    if device.address in refused:
-        return f"the driver has no handle of it: {refused[device.address]}"
-    if device.dead:
-        return "it does not answer on PCI"
-    if device.driver not in ("nvidia", None):
-        return f"bound to the kernel driver {device.driver}, not to nvidia"
-    if listed.gpus:
-        return "on PCI, but nvidia-smi does not list it"
-    if partial and query.missing:
-        return NOT_GIVEN
-    return f"the driver does not answer: {_short(query)}"
-
-
-def _short(query: Tool) -> str:
-    """Why there is no list of cards, in a few words."""
-    if query.missing:
-        return "nvidia-smi is not installed"
-    return "nvidia-smi timed out" if query.timed_out else query.said.split(". ")[0]
-
-
-def _fill_indices(numbered: Iterable[Gpu], unlisted: tuple[Gpu, ...]) -> Iterable[Gpu]:
+def _fill_indices(numbered: Iterable[Gpu], missing: tuple[Gpu, ...]) -> Iterable[Gpu]:
     """Cards without an NVML index take the lowest free ones, in PCI order."""
     taken = {gpu.index for gpu in numbered}
-    free = (index for index in range(len(taken) + len(unlisted)) if index not in taken)
-    return [replace(gpu, index=index) for gpu, index in zip(unlisted, free, strict=False)]
+    free = (index for index in range(len(taken) + len(missing)) if index not in taken)
+    return [replace(gpu, index=index) for gpu, index in zip(missing, free, strict=False)]
 
 
 def _attributed(gpu: Gpu, cgroups: dict[str, str | None]) -> Gpu:
@@ -221,63 +170,3 @@ def _placed(gpu: Gpu, devices: pci.Tree, emulated: bool) -> Gpu:
         if known is None
         else known,
     )
-
-
-def _problems(
-    query: Tool, listed: xml.Query, on_bus: tuple[pci.Device, ...], captured: dict[str, object]
-) -> Iterable[str]:
-    """What keeps the driver's list of cards from being whole: found, needed, what to do."""
-    cards = len(on_bus)
-    if query.missing and captured.get("partial") is True:
-        return
-    if not on_bus and not listed.gpus and query.missing:
-        yield (
-            "no GPU found: PCI shows no NVIDIA or AMD card and nvidia-smi is not installed; "
-            "needed: at least one card; do: check power cables and slots, then `lspci -nn`"
-        )
-    elif query.missing and (cards or listed.gpus):
-        yield (
-            f"nvidia-smi is not installed, but PCI shows {cards} NVIDIA card(s); needed: the "
-            "NVIDIA driver with its tools; do: install the distribution's driver package and reboot"
-        )
-    elif query.timed_out:
-        after = f"{query.seconds:.0f} s" if query.seconds else "its time"
-        yield (
-            f"nvidia-smi gave no answer within {after}; needed: a driver that answers; do: look "
-            "for NVRM Xid lines in `journalctl -k`, then reboot"
-        )
-    elif not query.missing and not query.ok and not _asked_singly(query, listed):
-        ended = "could not be started" if query.rc is None else f"ended with status {query.rc}"
-        yield (
-            f'nvidia-smi {ended}: "{query.said}"; needed: a driver that answers; do: {_cure(query)}'
-        )
-    elif query.ok and not listed.whole:
-        yield (
-            "nvidia-smi -q -x printed no whole document; needed: its XML; do: run it on the host "
-            "and look at its end"
-        )
-
-
-def _asked_singly(query: Tool, listed: xml.Query) -> bool:
-    """One card without a handle ended the whole query, and the others answered when asked alone.
-
-    The row of that card says it then.
-    """
-    return bool(listed.gpus) and "device handle" in query.stdout + query.stderr
-
-
-def _cure(query: Tool) -> str:
-    """What to do about a failure that nvidia-smi names."""
-    said = query.stdout + query.stderr
-    if "communicate with the NVIDIA driver" in said:
-        return (
-            "`modprobe nvidia` and read its message; after a kernel update the module has to be "
-            "built for the running kernel (`dkms status`)"
-        )
-    if "version mismatch" in said:
-        return "reboot: the loaded module is older or newer than the libraries after an update"
-    if "No devices were found" in said:
-        return "look for NVRM lines in `journalctl -k`: the driver refused the cards it saw"
-    if "device handle" in said:
-        return "look for NVRM Xid lines in `journalctl -k` for the card that is lost, then reboot"
-    return "run `nvidia-smi` on the host and look for NVRM lines in `journalctl -k`"

@@ -16,6 +16,7 @@ from multigpu.store import sysfs
 LARGEST_BYTES = 64 << 20
 MOST_FILES = 500
 STANDARD_INPUT = "-"
+ARCHIVES = {".tar", ".tgz", ".tbz", ".tbz2", ".txz"}
 SYSFS = ("sys", "devices", "bus", "nodes")
 """Folders that are copies of sysfs, which are read by their own rules."""
 
@@ -63,7 +64,7 @@ def _given(name: str, path: Path) -> Input | Tree | Model:
         return folder(path)
     if path.suffix == ".gguf":
         return Model(name, path)
-    if path.is_file() and ".tar" in path.suffixes and tarfile.is_tarfile(path):
+    if path.is_file() and ARCHIVES & set(path.suffixes) and tarfile.is_tarfile(path):
         return Tree(name, path, parts=sysfs.sections(path))
     return Input(name, file_text(path))
 

@@ -15,11 +15,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from multigpu.errors import CaptureError
 
 ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$", re.ASCII)
-# The files that the probe reads of a device, see multigpu/host/probe.py.
+# The files of a device that multigpu.parse.pci reads.
 FILES = frozenset(
     {
         *("vendor", "device", "class", "subsystem_vendor", "subsystem_device", "numa_node"),
@@ -32,6 +33,7 @@ LARGEST_FILE_BYTES = 1 << 16
 MOST_ENTRIES = 2_000_000
 
 Section = list[dict[str, str | None]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -51,9 +53,7 @@ def pci_section(path: Path) -> Section:
     devices: dict[str, Found] = {}
     try:
         entries = _folder(path) if path.is_dir() else _archive(path)
-        for count, (names, content, target) in enumerate(entries):
-            if count > MOST_ENTRIES:
-                raise CaptureError(f"{path.name}: more than {MOST_ENTRIES} entries; no sysfs tree")
+        for names, content, target in _bounded(entries, path):
             _take(devices, names, content, target)
     except (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise CaptureError(f"{path.name}: cannot be read as a sysfs tree: {error}") from error
@@ -63,6 +63,14 @@ def pci_section(path: Path) -> Section:
             "/sys/bus/pci/devices; do: take it with tar on the host"
         )
     return [_entry(name, devices[name]) for name in sorted(devices)]
+
+
+def _bounded(entries: Iterator[T], path: Path) -> Iterator[T]:
+    """The entries; raises CaptureError when they are more than any sysfs has."""
+    for count, entry in enumerate(entries):
+        if count > MOST_ENTRIES:
+            raise CaptureError(f"{path.name}: more than {MOST_ENTRIES} entries; no sysfs tree")
+        yield entry
 
 
 def sections(path: Path) -> dict[str, object]:
@@ -107,7 +115,7 @@ def _kfd_folder(path: Path) -> Iterator[tuple[re.Match[str], bytes]]:
 
 def _kfd_archive(path: Path) -> Iterator[tuple[re.Match[str], bytes]]:
     with tarfile.open(path, "r:*") as archive:
-        for member in archive:
+        for member in _bounded(iter(archive), path):
             match = KFD_FILE.search(member.name)
             if match and member.isfile() and member.size <= LARGEST_FILE_BYTES:
                 stream = archive.extractfile(member)

@@ -9,7 +9,11 @@ from pathlib import Path
 from multigpu.hardware import Host, KernelEvent, Vendor
 from multigpu.parse import kinds
 from multigpu.parse.nccl.nccl_test_values import NcclTest, NcclTestCell, NcclTestRank, NcclTestRow
-from multigpu.parse.nccl.nvbandwidth import Nvbandwidth, NvbandwidthDevice, NvbandwidthTest
+from multigpu.parse.nccl.nvbandwidth_values import (
+    Nvbandwidth,
+    NvbandwidthDevice,
+    NvbandwidthTest,
+)
 from tests.hosts.machines import MACHINES
 from tests.rigs import (
     amd_amd_smi,

@@ -113,6 +113,9 @@ def rocm_smi_table(host: Host, dialect: Dialect) -> str:
 
 
 COLUMNS = ("Temp", "AvgPwr")
+NEW_COLUMNS = (
+    *("Temp", "Power", "Partitions", "SCLK", "MCLK", "Fan", "Perf", "PwrCap", "VRAM%", "GPU%"),
+)
 
 
 def old_row(gpu: Gpu) -> list[str]:
@@ -124,19 +127,7 @@ def old_row(gpu: Gpu) -> list[str]:
 
 def two_lines(host: Host) -> list[str]:
     """6.0 and 6.1: the name, cut to 20 characters, stands below."""
-    names = [
-        "Temp",
-        "Power",
-        "Partitions",
-        "SCLK",
-        "MCLK",
-        "Fan",
-        "Perf",
-        "PwrCap",
-        "VRAM%",
-        "GPU%",
-    ]
-    rows = [["Device", "[Model : Revision]", *names]]
+    rows = [["Device", "[Model : Revision]", *NEW_COLUMNS]]
     rows += [["", "Name (20 chars)", "(Edge)", "(Avg)", "(Mem, Compute)", *[""] * 7]]
     for gpu in host.gpus:
         ids = f"[0x{device_id(gpu):04x} : 0x{revision_id(gpu):02x}]"
@@ -147,19 +138,7 @@ def two_lines(host: Host) -> list[str]:
 
 def with_ids(host: Host) -> list[str]:
     """6.2 and newer: KFD's node, the device id and a number that ROCm gives the card."""
-    names = [
-        "Temp",
-        "Power",
-        "Partitions",
-        "SCLK",
-        "MCLK",
-        "Fan",
-        "Perf",
-        "PwrCap",
-        "VRAM%",
-        "GPU%",
-    ]
-    rows = [["Device", "Node", "IDs", *names]]
+    rows = [["Device", "Node", "IDs", *NEW_COLUMNS]]
     rows += [["", "", "(DID,     GUID)", "(Edge)", "(Socket)", "(Mem, Compute, ID)", *[""] * 7]]
     for gpu in host.gpus:
         ids = f"0x{device_id(gpu):04x},   {20000 + gpu.index}"

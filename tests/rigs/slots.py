@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from multigpu.hardware import Gpu, HopKind, Host, PcieHop, Vendor
+from multigpu.hardware import Gpu, HopKind, Host, PcieHop, PcieLink, Vendor
 from tests.rigs.strategies import WIDTHS, amd_hosts, nvidia_hosts
 
 # Vendor and device of the ports: PLX PEX 8747, X670's chipset, Navi's switch on the card.
@@ -91,3 +91,16 @@ def bridges(
         replace(down, vendor=vendor_down, device=device_down),
         replace(up, vendor=vendor, device=device),
     ]
+
+
+def unjudged(link: PcieLink) -> PcieLink:
+    """The link without what the reader concludes."""
+    return replace(
+        link,
+        gen_max=None,
+        limited_at=None,
+        limited_at_width_max=None,
+        limited_by=None,
+        width_path=None,
+        behind_chipset=False,
+    )

@@ -74,6 +74,18 @@ def also(truth: Callable[[Path], Query], rest: Callable[[Gpu], None]) -> Callabl
     return check
 
 
+def written(truth: Callable[[Path], None], *parts: str, totals: int = 0) -> Callable[[Path], None]:
+    """A truth with what its row says of the document itself: its DTD, repeated elements."""
+
+    @functools.wraps(truth)
+    def check(path: Path) -> None:
+        truth(path)
+        assert all(part in content(path) for part in parts)
+        assert totals in (0, content(path).count("<total>"))
+
+    return check
+
+
 def rtx3090_drv525(gpu: Gpu) -> None:
     """GeForce without ECC; idle in P8, so a lower generation is no fault and no narrowing."""
     assert (gpu.ecc, gpu.ecc_corrected, gpu.ecc_uncorrected) == (None, None, None)
@@ -261,8 +273,11 @@ def one(address: str, name: str, mib: int, width: int, gens: str, mig: bool | No
 
 GEFORCE = "NVIDIA GeForce RTX"
 DOCUMENTS: dict[str, Callable[[Path], None]] = {
-    "rtx3090_drv525.147_v12.xml": also(
-        xml("525.147.05", one("00:10.0", f"{GEFORCE} 3090", 24576, 16, "1/4")), rtx3090_drv525
+    "rtx3090_drv525.147_v12.xml": written(
+        also(
+            xml("525.147.05", one("00:10.0", f"{GEFORCE} 3090", 24576, 16, "1/4")), rtx3090_drv525
+        ),
+        "nvsmi_device_v12.dtd",
     ),
     "tesla_t4_drv515.xml": also(
         xml("515.105.01", one("00:1E.0", "Tesla T4", 15360, 8, "3/3")), t4_515
@@ -270,14 +285,16 @@ DOCUMENTS: dict[str, Callable[[Path], None]] = {
     "gtx1660ti_drv418_v10.xml": also(
         xml("418.43", one("43:00.0", "Graphics Device", 5912, 16, "1/3")), gtx1660
     ),
-    "rtx3080_drv595.58_v13.xml": also(
-        xml("595.58.03", one("0C:00.0", f"{GEFORCE} 3080", 10240, 16, "4/4")), rtx3080_v13
+    "rtx3080_drv595.58_v13.xml": written(
+        also(xml("595.58.03", one("0C:00.0", f"{GEFORCE} 3080", 10240, 16, "4/4")), rtx3080_v13),
+        "nvsmi_device_v13.dtd",
     ),
     "rtx4090_drv535.xml": also(
         xml("535.86.05", one("84:00.0", f"{GEFORCE} 4090", 24564, 16, "1/3")), rtx4090
     ),
-    "tesla_p100_drv510.xml": also(
-        xml("510.47.03", one("00:04.0", "Tesla P100-PCIE-16GB", 16384, 16, "3/3")), p100
+    "tesla_p100_drv510.xml": written(
+        also(xml("510.47.03", one("00:04.0", "Tesla P100-PCIE-16GB", 16384, 16, "3/3")), p100),
+        totals=6,
     ),
     "hgx_h100_8gpu_drv580.105.xml": also(xml("580.105.08", *HGX), h100),
     "l40s_drv595.91.xml": also(
@@ -288,8 +305,8 @@ DOCUMENTS: dict[str, Callable[[Path], None]] = {
         a100_40g,
     ),
     "t4_drv595.xml": also(xml("595.91.07", one("00:1E.0", "Tesla T4", 15360, 8, "3/3")), narrow),
-    "quadro_p2000_drv525.xml": also(
-        xml("525.125.06", one("17:00.0", "Quadro P2000", 5120, 8, "1/3")), p2000
+    "quadro_p2000_drv525.xml": written(
+        also(xml("525.125.06", one("17:00.0", "Quadro P2000", 5120, 8, "1/3")), p2000), totals=6
     ),
     "rtx3080_drv535_prometheus_sample.xml": also(
         xml("535.54.03", one("2D:00.0", f"{GEFORCE} 3080", 10240, 16, "1/4")), rtx3080_desktop

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from multigpu.parse.nccl import nccl_log, nccl_tests, nvbandwidth, p2p_bandwidth
 from multigpu.parse.nccl.nccl_test_values import NcclTest
+from multigpu.parse.nccl.nvbandwidth_values import Nvbandwidth
 from multigpu.parse.nccl.p2p_bandwidth import Measure, P2pBandwidth
 from multigpu.parse.reading import Kind
 
@@ -88,6 +89,9 @@ def slow_mi300x(path: Path) -> None:
 def refused_2080ti(path: Path) -> None:
     run = _p2p(path)
     assert run.access == ((0, 1, False), (1, 0, False))
+    # The matrix alone says the same as the sentences above it.
+    matrix = path.read_text(encoding="utf-8").partition("P2P Connectivity Matrix")
+    assert p2p_bandwidth.read_p2p_bandwidth("".join(matrix[1:])).value.access == run.access
     for enabled in (False, True):
         there, back = (run.cell(Measure.UNIDIRECTIONAL, enabled, a, 1 - a) for a in (0, 1))
         assert (there, back) == ((5.72, 5.72) if enabled else (5.71, 5.70))
@@ -128,7 +132,7 @@ def two_rtx6000ada(path: Path) -> None:
 
 def gh200(path: Path) -> None:
     run = _read(path, "nvbandwidth")
-    assert isinstance(run, nvbandwidth.Nvbandwidth)
+    assert isinstance(run, Nvbandwidth)
     assert run.version == "v0.6" and run.driver_version == "550.54.15"
     assert [test.total for test in run.tests[:4]] == [1985.60, 607.26, 176.92, 187.26]
     assert len(run.tests[0].cells) == 2 and len(run.tests[0].cells[0]) == 3

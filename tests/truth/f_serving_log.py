@@ -36,6 +36,7 @@ def vllm_tp4(path: Path) -> None:
     log = reading.value
     assert "\x1b[0;36m" in text(path) and "\x1b" not in repr(log)
     assert (log.version, log.tensor_parallel_size, log.world_size) == ("0.13.0", 4, 4)
+    assert "Registering 6630 cuda graph addresses" in text(path)
     assert (log.custom_all_reduce, log.custom_all_reduce_reason) == (True, None)
     assert (weights_gib(log), kv_gib(log)) == (3.7418, 62.52)
     assert log.kv_tokens == 2_048_704
@@ -82,7 +83,7 @@ def vllm_no_available_line(path: Path) -> None:
     log = read_vllm_log(text(path)).value
     assert log.version == "0.8.5.post1"
     assert (weights_gib(log), log.kv_tokens) == (27.5916, 32_832)
-    assert rank0(log).kv_cache_mib is None
+    assert "Available KV cache memory" not in text(path) and rank0(log).kv_cache_mib is None
     assert (log.max_concurrency, log.concurrency_context) == (1.0, 32_768)
     assert (log.attention_backend, log.ready, log.errors) == ("Flash Attention", True, ())
 

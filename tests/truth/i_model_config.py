@@ -20,6 +20,7 @@ class Row:
     derived: bool = False
     more: dict[str, Any] = field(default_factory=dict)
     full_attention: int | None = None
+    mamba: int = 0
     total_layers: int | None = None
     mla: bool = False
     nested: bool = False
@@ -88,6 +89,7 @@ ROWS = {
         "NemotronHForCausalLM",
         (118, 8192, 64, 8, 128, 131072, 8192),
         derived=True,
+        mamba=54,
         full_attention=10,
         total_layers=118,
     ),
@@ -118,14 +120,15 @@ ROWS = {
 }
 # Keys of the sparse-attention indexer, which the planner counts beside the 512 + 64.
 INDEXER = {"zai-org--GLM-5": 128}
-# Parameters that llama.cpp states (billions) and GiB that vLLM's bf16 weights take.
+# Parameters that llama.cpp states (billions), and GiB that vLLM's weights take with how far the
+# shapes alone may be from it: vLLM pads MXFP4 weights.
 PARAMS_B = {
     "Qwen--Qwen3-32B": 32.762,
     "Qwen--Qwen3-30B-A3B": 30.532,
     "deepseek-ai--DeepSeek-V3": 671.026,
     "Qwen--Qwen3-235B-A22B": 235.094,
 }
-WEIGHTS_GIB = {"Qwen--Qwen3-30B-A3B": 56.93, "openai--gpt-oss-20b": 13.7193}
+WEIGHTS_GIB = {"Qwen--Qwen3-30B-A3B": (56.93, 0.002), "openai--gpt-oss-20b": (13.7193, 0.08)}
 
 
 def config(name: str) -> Callable[[Path], None]:
@@ -149,6 +152,7 @@ def config(name: str) -> Callable[[Path], None]:
         if row.full_attention is not None:
             assert found.layers_of("full_attention") == row.full_attention
             assert sum(count for _, count in found.layer_types) == row.total_layers
+        assert found.layers_of("mamba") == row.mamba
 
     def check_spec(found: Any) -> None:
         assert found.refused is None and found.spec is not None
@@ -158,13 +162,15 @@ def config(name: str) -> Callable[[Path], None]:
             assert {(cache.kind, cache.elements) for cache in caches} == {("mla", expected)}
         if row.full_attention is not None:
             assert sum(cache.kind == "full" for cache in caches) == row.full_attention
+        assert sum(cache.kind == "state" for cache in caches if row.mamba) == row.mamba
         assert found.spec.tie_word_embeddings is row.tied
         gib = found.spec.weights_mib / 1024
         if name in WEIGHTS_GIB:
-            # From the shapes alone; vLLM pads MXFP4 weights.
-            assert abs(gib / WEIGHTS_GIB[name] - 1) < 0.08
-        if name in PARAMS_B and found.quant_method is None:
-            assert abs(gib * 1024**3 / 2 / 1e9 / PARAMS_B[name] - 1) < 0.01
+            stated, tolerance = WEIGHTS_GIB[name]
+            assert abs(gib / stated - 1) < tolerance
+        if name in PARAMS_B:
+            bytes_each = {None: 2, "fp8": 1}[found.quant_method]
+            assert abs(gib * 1024**3 / bytes_each / 1e9 / PARAMS_B[name] - 1) < 0.01
 
     return check
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from multigpu.parse.amd.rocm_smi_card import unique_id
-from multigpu.parse.reading import Kind, Reading, Unread
+from multigpu.parse.reading import Reading, Unread
 from multigpu.parse.shape import word
 
 BYTES = ("mem_info_vram_total", "mem_info_vram_used", "mem_info_vis_vram_total")
@@ -118,6 +118,3 @@ def _scaled(written: str | None, scale: float) -> float | None:
 def _partition(written: str | None) -> str | None:
     match = PARTITION.fullmatch((written or "").strip().upper())
     return match[0] if match else None
-
-
-KINDS: tuple[Kind, ...] = ()

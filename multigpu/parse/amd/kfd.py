@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from multigpu.gfx import gfx_of_target_version
-from multigpu.parse.reading import Kind, Reading, Unread
+from multigpu.parse.reading import Reading, Unread
 
-CPU_LINK, PCIE_LINK, XGMI_LINK = 1, 2, 11
-# One XGMI hop weighs 15 (kfd_crat.c: weight = 15 * hops).
-XGMI_HOP_WEIGHT = 15
+PCIE_LINK, XGMI_LINK = 2, 11
 # Heap types of mem_banks that are memory of the GPU: public and private frame buffer.
 FRAME_BUFFER = (1, 2)
 LARGEST = 1 << 64
@@ -58,6 +56,8 @@ class KfdNode:
 @dataclass(frozen=True)
 class KfdLink:
     """One direction of a link. `type` is 11 for XGMI, 2 for PCIe, 1 between processors.
+
+    One XGMI hop has the `weight` 15 (kfd_crat.c: 15 * hops).
 
     `peer` marks the links of `p2p_links`: a way of more than one hop over which two devices may
     reach each other's memory. A bandwidth of 0 is not known and is None.
@@ -185,6 +185,3 @@ def _id(value: int | None) -> str | None:
 
 def _wide(value: int | None) -> str | None:
     return f"0x{value:016x}" if value else None
-
-
-KINDS: tuple[Kind, ...] = ()

@@ -73,6 +73,10 @@ class _Runs:
 
     def __init__(self) -> None:
         self.tests: list[NcclTest] = [NcclTest()]
+        # Of the last run, which gets them as it ends.
+        self.rows: list[NcclTestRow] = []
+        self.ranks: list[NcclTestRank] = []
+        self.failures: list[str] = []
         self.tokens: list[str] = []  # of a row that other lines may interrupt
         self.has_error = False  # columns that the header names
         self.has_root: bool | None = None
@@ -106,19 +110,31 @@ class _Runs:
         if not whole and len(self.tokens) < _lead(self.tokens, self.has_root) + CELLS:
             self.tokens = self.tokens[:-1]
         self.flush()
+        self._complete()
 
     def flush(self) -> None:
         """The tokens so far are a row, whole or cut; too few of them are none."""
         tokens, self.tokens = self.tokens, []
         row = _row(tokens, _lead(tokens, self.has_root), self.has_error)
         if row is not None:
-            self._change(rows=(*self.tests[-1].rows, row))
+            self.rows.append(row)
 
     def _change(self, **values: object) -> None:
         self.tests[-1] = replace(self.tests[-1], **values)  # type: ignore[arg-type]
 
+    def _complete(self) -> None:
+        """Give the last run its lines."""
+        last = self.tests[-1]
+        self._change(
+            rows=(*last.rows, *self.rows),
+            ranks=(*last.ranks, *self.ranks),
+            failures=(*last.failures, *self.failures),
+        )
+        self.rows, self.ranks, self.failures = [], [], []
+
     def _begin(self, collective: str | None) -> None:
         """A run begins, unless the last one has only its name so far."""
+        self._complete()
         last = self.tests[-1]
         if last != NcclTest(collective=last.collective):
             self.tests.append(NcclTest())
@@ -129,7 +145,7 @@ class _Runs:
             self._begin(None)
             self._change(n_threads=int(match[1]), n_gpus=int(match[2]))
         elif match := RANK.match(line):
-            self._change(ranks=(*self.tests[-1].ranks, _rank(match)))
+            self.ranks.append(_rank(match))
         elif HEADER.match(line):
             self.has_error = " error" in line
             self.has_root = " root" in line
@@ -147,7 +163,7 @@ class _Runs:
     def _other(self, line: str) -> bool:
         """Command lines name the collective of the run below them."""
         if match := FAILURE.search(line):
-            self._change(failures=(*self.tests[-1].failures, match[1].strip()))
+            self.failures.append(match[1].strip())
             return True
         match = COMMAND.search(line)
         if match and re.search(rf"{match[1]}_perf(?: +-| *$)", line):

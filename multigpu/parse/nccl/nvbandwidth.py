@@ -8,11 +8,14 @@ waived: they are counted, not named, in the text.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from multigpu.parse import cut_json
 from multigpu.parse.nccl import pair_matrix
-from multigpu.parse.nccl.pair_matrix import Matrix
+from multigpu.parse.nccl.nvbandwidth_values import (
+    Nvbandwidth,
+    NvbandwidthDevice,
+    NvbandwidthTest,
+)
 from multigpu.parse.pci import address
 from multigpu.parse.reading import Kind, Lines, Reading
 from multigpu.parse.shape import integer, items, mapping, real, text, whole
@@ -42,54 +45,6 @@ NOTE = re.compile(
 )
 JSON = re.compile(r'"nvbandwidth"\s{0,20}:\s{0,20}\{')
 ERROR = re.compile(r"^(\[?(?:ERROR|CUDA_ERROR)\w*\]? .{1,300})$")
-
-
-@dataclass(frozen=True)
-class NvbandwidthDevice:
-    """One card of the test; `device` is the CUDA number."""
-
-    device: int
-    name: str
-    pci_bus_id: str | None = None
-
-
-@dataclass(frozen=True)
-class NvbandwidthTest:
-    """One test; `cells` row by column, in `unit` (GB/s or ns), None for N/A.
-
-    `status` is passed, waived, error or running (begun, nothing printed). `total` is the SUM line.
-    """
-
-    name: str
-    status: str
-    description: str | None = None
-    unit: str | None = None
-    cells: Matrix = ()
-    total: float | None = None
-
-    @property
-    def least(self) -> float | None:
-        """The smallest cell: the slowest link of a bandwidth test."""
-        return min((c for line in self.cells for c in line if c is not None), default=None)
-
-
-@dataclass(frozen=True)
-class Nvbandwidth:
-    """One run. CUDA versions are whole numbers as CUDA counts: 12040 is 12.4."""
-
-    version: str | None = None
-    git_version: str | None = None
-    cuda_runtime_version: int | None = None
-    cuda_driver_version: int | None = None
-    driver_version: str | None = None
-    devices: tuple[NvbandwidthDevice, ...] = ()
-    tests: tuple[NvbandwidthTest, ...] = ()
-    waived: int = 0
-    error: str | None = None
-
-    def test(self, name: str) -> NvbandwidthTest | None:
-        """The first test of that name."""
-        return next((test for test in self.tests if test.name == name), None)
 
 
 def read_nvbandwidth(text: str) -> Reading[Nvbandwidth]:

@@ -28,17 +28,20 @@ def read_list(text: str) -> Reading[Query]:
     """The cards in `nvidia-smi -L`: index, name and uuid; every other line is unread."""
     lines = Lines(text)
     gpus: list[Gpu] = []
+    slices: list[list[MigDevice]] = []
     for index, line in lines:
         if len(line) > LONGEST:
             continue
         if card := CARD.match(line):
             gpus.append(_card(card))
+            slices.append([])
         elif gpus and (part := SLICE.match(line)):
-            gpus[-1] = _with_slice(gpus[-1], part)
+            slices[-1].append(MigDevice(int(part[2]), part[1], valid(word(part[3]))))
         elif not HANDLE.search(line):
             continue
         lines.mark(index)
-    query = Query(gpus=tuple(gpus), whole=bool(gpus))
+    cards = tuple(map(_with_slices, gpus, slices))
+    query = Query(gpus=cards, whole=bool(gpus))
     return lines.reading(with_refused(query, text, numbered=True))
 
 
@@ -54,10 +57,9 @@ def _card(card: re.Match[str]) -> Gpu:
     )
 
 
-def _with_slice(gpu: Gpu, part: re.Match[str]) -> Gpu:
+def _with_slices(gpu: Gpu, slices: list[MigDevice]) -> Gpu:
     """A card with MIG devices is in MIG mode."""
-    device = MigDevice(int(part[2]), part[1], valid(word(part[3])))
-    return replace(gpu, mig=True, mig_devices=(*gpu.mig_devices, device))
+    return replace(gpu, mig=True, mig_devices=tuple(slices)) if slices else gpu
 
 
 def recognise(text: str) -> float:

@@ -41,26 +41,32 @@ def read_nvlink_status(text: str) -> Reading[tuple[Nvlinks, ...]]:
     """Every GPU in the text; links before the first GPU's line stay unread."""
     lines = Lines(text)
     found: dict[int, Nvlinks] = {}
-    gpu: Nvlinks | None = None
+    rates: dict[int, list[float | None]] = {}
+    index: int | None = None
     for number_of_line, line in lines:
         if match := GPU_LINE.match(line):
-            index, name = int(match[1]), match[2].partition(" (UUID")[0].strip()
-            uuid = UUID.search(match[2])
-            gpu = found.get(index, Nvlinks(index, uuid[1] if uuid else None, name or None))
-        elif gpu is None:
+            index = int(match[1])
+            found.setdefault(index, _headed(index, match[2]))
+        elif index is None:
             continue
         elif match := LINK_LINE.match(line):
             rate = _rate(match[1].strip())
             if rate is None and not INACTIVE.search(match[1]):
                 continue
-            gpu = replace(gpu, gb_s=(*gpu.gb_s, rate))
+            rates.setdefault(index, []).append(rate)
         elif REFUSALS.search(line):
-            gpu = replace(gpu, refusal=line.strip()[:200])
+            found[index] = replace(found[index], refusal=line.strip()[:200])
         else:
             continue
-        found[gpu.index] = gpu
         lines.mark(number_of_line)
-    return lines.reading(tuple(found.values()))
+    gpus = (replace(gpu, gb_s=tuple(rates.get(gpu.index, ()))) for gpu in found.values())
+    return lines.reading(tuple(gpus))
+
+
+def _headed(index: int, rest: str) -> Nvlinks:
+    """The GPU by its own line: `NVIDIA A100-SXM4-80GB (UUID: GPU-...)`."""
+    name, uuid = rest.partition(" (UUID")[0].strip(), UUID.search(rest)
+    return Nvlinks(index, uuid[1] if uuid else None, name or None)
 
 
 def _rate(cell: str) -> float | None:

@@ -15,7 +15,7 @@ from multigpu.parse.pci.device import (
     merged,
     ports_above,
 )
-from multigpu.parse.pci.link import acs_redirect, limiting_port, link, resizable_bar
+from multigpu.parse.pci.link import limiting_port, link, resizable_bar
 from multigpu.parse.shape import items, mapping, number, text, whole
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "Device",
     "ResizableBar",
     "Tree",
-    "acs_redirect",
     "address",
     "gpus",
     "left_out",

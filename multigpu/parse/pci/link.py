@@ -1,4 +1,4 @@
-"""What the ports above a card mean: its real link, what narrows it, and what stops peer traffic."""
+"""What the ports above a card mean: its real link, and what narrows it."""
 
 from __future__ import annotations
 
@@ -161,20 +161,6 @@ def _chipsets_by_name(devices: Tree) -> set[str]:
             above = ports_above(devices, device.address)
             found |= {port.address for port in above if port.vendor is None and port.parent}
     return found
-
-
-def acs_redirect(a: PcieLink, b: PcieLink) -> bool | None:
-    """Whether ACS sends traffic between two cards up to the root; None when it was not seen.
-
-    Only the ports below the nearest common one decide, and the root ports where there is none. A
-    switch's upstream port has no ACS; it stays unknown and does not count.
-    """
-    shared = {hop.address for hop in a.hops} & {hop.address for hop in b.hops}
-    between = [hop for hop in (*a.hops, *b.hops) if hop.address not in shared]
-    verdicts = {hop.acs_redirect for hop in between} - {None}
-    if True in verdicts:
-        return True
-    return False if verdicts else None
 
 
 def resizable_bar(memory_mib: int | None, bar_mib: int | None, guest: bool = False) -> bool | None:

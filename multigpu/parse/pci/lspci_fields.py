@@ -90,7 +90,9 @@ def _bar(draft: Draft, key: str, value: str) -> bool:
         return False
     supported = tuple(mib for size in match[2].split() if (mib := _mib(size)) is not None)
     bar = ResizableBar(index, _mib(match[1]), supported)
-    draft["resizable_bars"] = (*draft.get("resizable_bars", ()), bar)
+    known = draft.get("resizable_bars", ())
+    if all(other.bar != index for other in known):
+        draft["resizable_bars"] = (*known, bar)
     return True
 
 
