@@ -131,6 +131,25 @@ def test_three_pcie_cards_without_custom_all_reduce_are_no_error() -> None:
     assert (log.custom_all_reduce, log.errors, log.ready) == (False, (), True)
 
 
+@pytest.mark.parametrize(
+    ("backends", "group", "custom"),
+    [
+        ("'CUSTOM', 'PYNCCL'", "tp:0", True),
+        ("'PYNCCL'", "tp:0", False),
+        ("'PYNCCL'", "ep:0", None),
+    ],
+)
+def test_the_backends_of_the_tensor_group_tell_whether_all_reduce_is_custom(
+    backends: str, group: str, custom: bool | None
+) -> None:
+    log = read_vllm_log(
+        f"(Worker_TP0 pid=1) INFO 06-17 04:09:25 [cuda_communicator.py:245] Using [{backends}] "
+        f"all-reduce backends (in dispatch order) for group '{group}' out of potential backends: "
+        "['NCCL_SYMM_MEM', 'CUSTOM', 'PYNCCL'].\n"
+    ).value
+    assert log.custom_all_reduce is custom
+
+
 def test_a_log_that_was_cut_keeps_what_came_before() -> None:
     whole = vllm(ONE, "0.33.0", Style())
     cut = read_vllm_log(whole[: whole.index("GPU KV cache size")]).value
