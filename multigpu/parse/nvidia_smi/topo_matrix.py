@@ -25,7 +25,9 @@ NIC_LEGEND = re.compile(r"^\s*(NIC\d{1,4}):\s+(\S{1,64})\s*$", re.ASCII)
 CPU, NUMA, GPU_NUMA = "CPU Affinity", "NUMA Affinity", "GPU NUMA ID"
 # Columns beside the matrix; in a pasted copy blanks stand between their words, too.
 SIDES = (CPU, NUMA, GPU_NUMA)
-FIELD = re.compile(r"(?:CPU|NUMA) {1,8}Affinity|GPU {1,8}NUMA {1,8}ID|\S+")
+# SGLang's check_env expands the tabs so that of many columns some have no blank between them.
+GLUED = r"(?:NODE|SYS|PHB|PXB|PIX)(?=(?:NODE|SYS|PHB|PXB|PIX)+(?:\s|$))"
+FIELD = re.compile(rf"(?:CPU|NUMA) {{1,8}}Affinity|GPU {{1,8}}NUMA {{1,8}}ID|{GLUED}|\S+")
 
 Matrix = dict[tuple[int, int], str]
 
