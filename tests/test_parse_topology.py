@@ -111,6 +111,16 @@ def test_words_that_a_program_glued_together_keep_their_columns() -> None:
     assert matrix.cpu_affinity[1] == "0-55,112-167" and matrix.numa_affinity[1] == "1"
 
 
+def test_a_header_that_stands_behind_its_command_is_the_header() -> None:
+    (matrix,) = read_topologies(
+        "$ nvidia-smi topo -m                   GPU0    GPU1    CPU Affinity    NUMA Affinity\n"
+        "GPU0     X      PHB     0-23    0\n"
+        "GPU1    PHB      X      0-23    0\n"
+    ).value
+    assert (matrix.asked, matrix.cells) == ("-m", {(0, 1): "PHB", (1, 0): "PHB"})
+    assert matrix.cpu_affinity[1] == "0-23"
+
+
 def test_a_lone_number_of_a_pasted_row_is_nobodys_affinity() -> None:
     text = "      GPU0  CPU Affinity  NUMA Affinity\nGPU0   X                  3\n"
     (topology,) = read_topologies(text).value
