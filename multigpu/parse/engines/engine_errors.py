@@ -41,6 +41,7 @@ MEMORY = (
     ("kv-cache", "no GPU memory for the KV cache"),
     ("kv-cache", "Not enough memory"),
     ("oom", "out of memory"),
+    ("collective", "NCCL error"),
 )
 
 

@@ -73,8 +73,8 @@ class EngineError:
     """Something that went wrong, once, however many ranks said it.
 
     `kind` is oom, kv-cache (no room for the KV cache), memory (not enough free before the start),
-    worker (a process died), collective (NCCL watchdog), abort, load, traceback (its last line).
-    `device_index` is the engine's own index.
+    worker (a process died), collective (NCCL and its watchdog), abort, load, traceback (its last
+    line). `device_index` is the engine's own index.
     """
 
     kind: str
