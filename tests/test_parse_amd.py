@@ -75,6 +75,34 @@ def test_rocm_smi_csv_says_of_the_cards_what_its_json_says(host: Host, dialect: 
     assert reading.value.gpus == tuple(by_rocm_smi(gpu, version) for gpu in host.gpus)
 
 
+def test_the_hardware_table_of_every_release_names_the_card() -> None:
+    old = (
+        "GPU  DID   GFX RAS  SDMA RAS  UMC RAS  VBIOS            BUS           \n"
+        "0    164e  N/A      N/A       N/A      102-RAPHAEL-008  0000:12:00.0  \n"
+        "1    744c  N/A      N/A       N/A      115-D702BS0-101  0000:03:00.0  \n"
+    )
+    new = (
+        "GPU  NODE  DID     GUID   GFX VER  GFX RAS  VBIOS              BUS           PARTITION ID\n"
+        "0    1     0x744c  17758  gfx1100  N/A      113-EXT88490-001  0000:03:00.0  0\n"
+    )
+    reading = rocm_smi.read_text(old)
+    assert reading.unread == ()
+    assert [(g.index, g.gfx, g.pci_bus_id, g.vbios_version) for g in reading.value.gpus] == [
+        (0, "gfx1036", "0000:12:00.0", "102-RAPHAEL-008"),
+        (1, "gfx1100", "0000:03:00.0", "115-D702BS0-101"),
+    ]
+    (gpu,) = rocm_smi.read_text(new).value.gpus
+    assert (gpu.gfx, gpu.pci_bus_id) == ("gfx1100", "0000:03:00.0")
+
+
+def test_amd_smi_partition_tells_the_memory_mode_of_every_card() -> None:
+    text = "GPU: 0\n    MEMORY_PARTITION:\n        CAPS: NPS1, NPS4\n        CURRENT: NPS4\n"
+    (gpu,) = amd_smi.read_text(text).value.gpus
+    assert gpu.memory_partition == "NPS4"
+    known = guess(text)
+    assert known is not None and known.name == "amd-smi"
+
+
 def test_indented_json_of_rocm_smi_is_known_as_such_too() -> None:
     indented = '{\n    "card0": {\n        "Device ID": "0x74a1"\n    }\n}\n'
     for text in (indented, '{"card0": {"Device ID": "0x74a1"}}', '{ "card3" : { } }'):

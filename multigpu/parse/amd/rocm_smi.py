@@ -85,6 +85,8 @@ def read_text(printed: str) -> Reading[RocmSmi]:
     lines = Lines(printed)
     table = rocm_smi_text.concise(lines)
     shown, driver = rocm_smi_text.key_values(lines)
+    for index, cells in rocm_smi_text.hardware(lines).items():
+        shown[index] = {**cells, **shown.get(index, {})}
     matrix = rocm_smi_text.link_types(lines)
     gpus = {index: _row(index, row) for index, row in table.items()}
     for index, values in shown.items():
