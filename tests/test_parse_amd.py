@@ -82,8 +82,8 @@ def test_the_hardware_table_of_every_release_names_the_card() -> None:
         "1    744c  N/A      N/A       N/A      115-D702BS0-101  0000:03:00.0  \n"
     )
     new = (
-        "GPU  NODE  DID     GUID   GFX VER  GFX RAS  VBIOS              BUS           PARTITION ID\n"
-        "0    1     0x744c  17758  gfx1100  N/A      113-EXT88490-001  0000:03:00.0  0\n"
+        "GPU  NODE  DID     GUID   GFX VER  VBIOS              BUS           PARTITION ID\n"
+        "0    1     0x744c  17758  gfx1100  113-EXT88490-001  0000:03:00.0  0\n"
     )
     reading = rocm_smi.read_text(old)
     assert reading.unread == ()

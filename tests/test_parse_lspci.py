@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from multigpu.errors import CaptureError
 from multigpu.hardware import Gpu, HopKind, Host, PcieLink
 from multigpu.parse import pci
+from multigpu.parse.kinds import guess
 from multigpu.parse.pci.device import Device, ResizableBar
 from multigpu.parse.pci.lspci import KINDS, read_lspci, read_lspci_tree
 from multigpu.store.sysfs import pci_section
@@ -405,3 +406,19 @@ def test_a_file_that_is_no_archive_is_refused_in_one_sentence(
 def test_a_folder_without_devices_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CaptureError, match="no PCI device in it"):
         pci_section(tmp_path)
+
+
+def test_a_list_of_iommu_groups_is_a_list_of_devices() -> None:
+    text = (
+        "IOMMU Group 15: 5d:00.0 3D controller [0302]: NVIDIA Corporation GH100 [H200 SXM 141GB] "
+        "[10de:2335] (rev a1) (driver: nvidia)\n"
+        "IOMMU Group 41 3a:00.0 3D controller [0302]: NVIDIA Corporation GH100 [H200 SXM 141GB] "
+        "[10de:2335] (rev a1)\n"
+    )
+    kind = guess(text)
+    assert kind is not None and kind.name == "lspci-nn"
+    devices = kind.read(text).value.devices
+    assert [(d.address, d.vendor, d.device) for d in devices] == [
+        ("0000:5d:00.0", "0x10de", "0x2335"),
+        ("0000:3a:00.0", "0x10de", "0x2335"),
+    ]
