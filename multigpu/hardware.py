@@ -79,11 +79,12 @@ class KernelEvent:
     """One event of the kernel log; lines of the same card, code and second are one event.
 
     `kind` is xid, sxid, aer, dpc, pcie-bandwidth, off-the-bus, init-failed, device-handle,
-    api-mismatch, d3cold, oom, segfault, amdgpu-reset, amdgpu-timeout or amdgpu-ras. `code` is the
-    Xid or SXid number. `address` is a PCI address (for an SXid that of the NVSwitch). `time` is as
-    printed. `text` is the driver's message without prefix; `lines` counts what was grouped.
-    `fatal` is what the line says of itself (SXid, AER, NVLink 5 Xids). `uuid` is the GPU's when the
-    log names it. `pcie` belongs to pcie-bandwidth.
+    no-answer (nvidia-smi found no driver or no card), api-mismatch, d3cold, oom, segfault,
+    amdgpu-reset, amdgpu-timeout or amdgpu-ras. `code` is the Xid or SXid number. `address` is a PCI
+    address (for an SXid that of the NVSwitch). `time` is as printed. `text` is the driver's message
+    without prefix; `lines` counts what was grouped. `fatal` is what the line says of itself (SXid,
+    AER, NVLink 5 Xids). `uuid` is the GPU's when the log names it. `pcie` belongs to
+    pcie-bandwidth.
     """
 
     kind: str

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, PcieLink
 from multigpu.parse.amd import amd_smi, rocm_smi, rocminfo
 from multigpu.parse.amd.rocm_smi_card import unique_id
+from multigpu.parse.kinds import guess
 from tests.rigs import amd_amd_smi, amd_rocm_smi, amd_rocminfo, strategies
 from tests.rigs.amd_ids import release
 from tests.rigs.dialect import Dialect
@@ -61,9 +62,52 @@ def by_rocm_smi(gpu: Gpu, version: tuple[int, ...]) -> Gpu:
 def test_rocm_smi_json_of_every_release_gives_the_cards_back(host: Host, dialect: Dialect) -> None:
     reading = rocm_smi.read_json(amd_rocm_smi.rocm_smi_json(host, dialect))
     version = release(dialect.rocm)
-    assert reading.unread == ()
+    assert [line.text for line in reading.unread] == [amd_rocm_smi.LOW_POWER] * (version >= (6, 1))
     assert reading.value.gpus == tuple(by_rocm_smi(gpu, version) for gpu in host.gpus)
     assert reading.value.pairs == plain(host.pairs)
+
+
+@given(HOST, strategies.dialects())
+def test_rocm_smi_csv_says_of_the_cards_what_its_json_says(host: Host, dialect: Dialect) -> None:
+    reading = rocm_smi.read_csv(amd_rocm_smi.rocm_smi_csv(host, dialect))
+    version = release(dialect.rocm)
+    assert reading.unread == ()
+    assert reading.value.gpus == tuple(by_rocm_smi(gpu, version) for gpu in host.gpus)
+
+
+def test_the_hardware_table_of_every_release_names_the_card() -> None:
+    old = (
+        "GPU  DID   GFX RAS  SDMA RAS  UMC RAS  VBIOS            BUS           \n"
+        "0    164e  N/A      N/A       N/A      102-RAPHAEL-008  0000:12:00.0  \n"
+        "1    744c  N/A      N/A       N/A      115-D702BS0-101  0000:03:00.0  \n"
+    )
+    new = (
+        "GPU  NODE  DID     GUID   GFX VER  VBIOS              BUS           PARTITION ID\n"
+        "0    1     0x744c  17758  gfx1100  113-EXT88490-001  0000:03:00.0  0\n"
+    )
+    reading = rocm_smi.read_text(old)
+    assert reading.unread == ()
+    assert [(g.index, g.gfx, g.pci_bus_id, g.vbios_version) for g in reading.value.gpus] == [
+        (0, "gfx1036", "0000:12:00.0", "102-RAPHAEL-008"),
+        (1, "gfx1100", "0000:03:00.0", "115-D702BS0-101"),
+    ]
+    (gpu,) = rocm_smi.read_text(new).value.gpus
+    assert (gpu.gfx, gpu.pci_bus_id) == ("gfx1100", "0000:03:00.0")
+
+
+def test_amd_smi_partition_tells_the_memory_mode_of_every_card() -> None:
+    text = "GPU: 0\n    MEMORY_PARTITION:\n        CAPS: NPS1, NPS4\n        CURRENT: NPS4\n"
+    (gpu,) = amd_smi.read_text(text).value.gpus
+    assert gpu.memory_partition == "NPS4"
+    known = guess(text)
+    assert known is not None and known.name == "amd-smi"
+
+
+def test_indented_json_of_rocm_smi_is_known_as_such_too() -> None:
+    indented = '{\n    "card0": {\n        "Device ID": "0x74a1"\n    }\n}\n'
+    for text in (indented, '{"card0": {"Device ID": "0x74a1"}}', '{ "card3" : { } }'):
+        known = guess(text)
+        assert known is not None and known.name == "rocm-smi-json"
 
 
 @given(HOST, strategies.dialects())
@@ -241,6 +285,7 @@ def test_a_table_row_without_a_power_cap_is_read() -> None:
 def test_every_output_is_known_by_its_kind_alone(host: Host, dialect: Dialect) -> None:
     printed = {
         "rocm-smi-json": amd_rocm_smi.rocm_smi_json(host, dialect),
+        "rocm-smi-csv": amd_rocm_smi.rocm_smi_csv(host, dialect),
         "rocm-smi": amd_rocm_smi.rocm_smi_table(host, dialect),
         "rocm-smi-showtopo": amd_rocm_smi.rocm_smi_topo(host, dialect),
         "amd-smi-json": amd_amd_smi.amd_smi_json(host, dialect, "static"),
@@ -260,6 +305,7 @@ def test_no_cut_output_raises_or_invents_a_card(
         st.sampled_from(
             [
                 amd_rocm_smi.rocm_smi_json(host, dialect),
+                amd_rocm_smi.rocm_smi_csv(host, dialect),
                 amd_rocm_smi.rocm_smi_table(host, dialect),
                 amd_rocm_smi.rocm_smi_topo(host, dialect),
                 amd_amd_smi.amd_smi_json(host, dialect, "static", "metric"),
@@ -269,7 +315,7 @@ def test_no_cut_output_raises_or_invents_a_card(
     )
     cut = printed[: data.draw(st.integers(0, len(printed)))]
     known = {gpu.index for gpu in host.gpus}
-    for reading in (rocm_smi.read_json(cut), rocm_smi.read_text(cut)):
+    for reading in (rocm_smi.read_json(cut), rocm_smi.read_csv(cut), rocm_smi.read_text(cut)):
         assert {gpu.index for gpu in reading.value.gpus} <= known
     for other in (amd_smi.read_json(cut), amd_smi.read_text(cut)):
         assert {gpu.index for gpu in other.value.gpus} <= known

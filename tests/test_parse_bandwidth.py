@@ -178,6 +178,20 @@ def test_cut_json_yields_the_tests_before_the_cut(run: Nvbandwidth, data: st.Dat
     assert [t.name for t in found] == [t.name for t in whole][: len(found)]
 
 
+def test_bytes_that_arrived_wrong_are_an_error_of_their_test() -> None:
+    run = read_nvbandwidth(
+        "nvbandwidth Version: v0.7\n"
+        "Running device_to_device_memcpy_read_ce.\n"
+        " Invalid value when checking the pattern at 0x70a640000000\n"
+        " Current offset : 11136 \n"
+        "ASSERT in expression h_errorFlag == 0 in void memcmpPatternHelper() : memcpy.cpp:165\n"
+    )
+    (test,) = run.value.tests
+    assert (test.name, test.status) == ("device_to_device_memcpy_read_ce", "error")
+    assert run.value.error == "Invalid value when checking the pattern at 0x70a640000000"
+    assert run.unread == ()
+
+
 def test_a_fragment_of_nvbandwidth_is_recognised_and_read() -> None:
     text = "memcpy CE CPU(row) <- GPU(column) bandwidth (GB/s)\n           0\n 0    295.15\n"
     (test,) = read_nvbandwidth(text + "\nSUM device_to_host_memcpy_ce 295.15\n").value.tests

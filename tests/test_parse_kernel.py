@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from multigpu import xids
 from multigpu.hardware import KernelEvent, PcieBandwidth
 from multigpu.parse.kernel.kernel_log import KINDS, read_kernel
+from multigpu.parse.kinds import guess
 from tests.rigs import kernel as rig
 from tests.rigs.dialect import DRIVERS, KERNELS, Dialect
 
@@ -339,6 +340,44 @@ def test_a_process_killed_for_memory_is_one_event() -> None:
 def test_a_module_of_another_version_than_the_library_is_an_event() -> None:
     log = "[5.0] NVRM: API mismatch: the client has the version 580.95.05, but\n"
     assert [event.kind for event in read_kernel(log).value] == ["api-mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kind"),
+    [
+        ("No devices were found", "no-answer"),
+        ("NVIDIA-SMI has failed because it couldn't communicate with the driver.", "no-answer"),
+        ("Failed to initialize NVML: Unknown Error", "no-answer"),
+        ("Failed to initialize NVML: Driver/library version mismatch", "api-mismatch"),
+    ],
+)
+def test_what_nvidia_smi_says_in_place_of_its_output_is_known(sentence: str, kind: str) -> None:
+    (event,) = read_kernel(sentence + "\n").value
+    assert (event.kind, event.text, event.address) == (kind, sentence, None)
+    known = guess(sentence)
+    assert known is not None and known.name == "kernel-log"
+
+
+def test_an_amd_card_that_does_not_start_is_an_event() -> None:
+    log = (
+        "[    5.129027] amdgpu 0000:03:00.0: amdgpu: amdgpu_device_ip_init failed\n"
+        "[    5.135530] amdgpu 0000:03:00.0: amdgpu: Fatal error during GPU init\n"
+    )
+    (event,) = read_kernel(log).value
+    assert (event.kind, event.address, event.lines) == ("init-failed", "0000:03:00.0", 2)
+
+
+def test_a_ring_that_is_reset_alone_and_whose_it_was_is_told() -> None:
+    log = (
+        "[  312.1] amdgpu 0000:28:00.0: ring gfx_0.0.0 timeout, signaled seq=1, emitted seq=2\n"
+        "[  312.2] amdgpu 0000:28:00.0:  Process llama-server pid 2288 thread llama:cs0 pid 2316\n"
+        "[  312.3] amdgpu 0000:28:00.0: Starting gfx_0.0.0 ring reset\n"
+        "[  313.1] amdgpu 0000:28:00.0: Ring gfx_0.0.0 reset failed\n"
+    )
+    hang, start, failed = read_kernel(log).value
+    assert (hang.kind, hang.pid, hang.process) == ("amdgpu-timeout", 2288, "llama-server")
+    assert [start.kind, failed.kind] == ["amdgpu-reset"] * 2
+    assert failed.text == "Ring gfx_0.0.0 reset failed"
 
 
 def test_a_long_log_of_nothing_is_read_quickly() -> None:

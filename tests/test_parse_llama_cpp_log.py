@@ -109,6 +109,45 @@ def test_a_buffer_stands_under_the_name_of_its_device(line: str, label: str) -> 
     assert log.devices[0].host is label.startswith("CPU")
 
 
+def test_the_gfx_number_of_an_old_rocm_log_is_no_compute_capability() -> None:
+    log, _ = read(
+        "ggml_init_cublas: found 1 ROCm devices:\n"
+        "  Device 0: Radeon RX 7900 XTX, compute capability 11.0, VMM: no\n"
+        "llm_load_tensors:      ROCm0 buffer size =  5.25 MiB\n"
+    )
+    (card,) = log.devices
+    assert (card.device, card.name) == ("ROCm0", "Radeon RX 7900 XTX")
+    assert card.compute_capability is None and card.weights_mib == 5.25
+
+
+def test_a_buffer_that_could_not_be_had_is_an_error_though_no_allocation_was_named() -> None:
+    line = "ggml_gallocr_reserve_n: failed to allocate Vulkan1 buffer of size 1048576\n"
+    (error,) = read(line)[0].errors
+    assert (error.kind, error.requested_mib, error.device_index) == ("oom", 1.0, 1)
+
+
+def test_what_fit_projects_tells_the_memory_of_every_device() -> None:
+    log, _ = read(
+        "llama_params_fit_impl:   - CUDA0 (NVIDIA GeForce RTX 3090):  24124 total,  13773 used,   "
+        "10021 free vs. target of   1024\n"
+        "llama_params_fit_impl:   - Vulkan1 (AMD Radeon (TM) Pro VII (RADV VEGA20))    :  16384 "
+        "total,  17000 used,   -646 free vs. target of   1024\n"
+    )
+    assert [(d.device, d.name, d.total_mib, d.free_mib) for d in log.devices] == [
+        ("CUDA0", "NVIDIA GeForce RTX 3090", 24124, None),
+        ("Vulkan1", "AMD Radeon (TM) Pro VII (RADV VEGA20)", 16384, None),
+    ]
+
+
+def test_integrated_graphics_of_vulkan_are_told_from_a_card() -> None:
+    log, _ = read(
+        "ggml_vulkan: 0 = AMD Ryzen 9 (RADV RAPHAEL_MENDOCINO) (radv) | uma: 1 | fp16: 1\n"
+        "ggml_vulkan: 1 = AMD Radeon RX 7900 XTX (RADV NAVI31) (radv) | uma: 0 | fp16: 1\n"
+        "ggml_vulkan: 2 = A card of an old release (radv) | fp16: 1 | warp size: 64\n"
+    )
+    assert [device.unified_memory for device in log.devices] == [True, False, None]
+
+
 def test_amd_and_vulkan_cards_have_names() -> None:
     log, _ = read(
         "  Device 0: AMD Radeon RX 7900 XTX, gfx1100 (0x1100), VMM: no, Wave Size: 32, "

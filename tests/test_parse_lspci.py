@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from multigpu.errors import CaptureError
 from multigpu.hardware import Gpu, HopKind, Host, PcieLink
 from multigpu.parse import pci
+from multigpu.parse.kinds import guess
 from multigpu.parse.pci.device import Device, ResizableBar
 from multigpu.parse.pci.lspci import KINDS, read_lspci, read_lspci_tree
 from multigpu.store.sysfs import pci_section
@@ -400,3 +401,19 @@ def test_blanks_behind_a_line_that_was_pasted_hide_no_device() -> None:
     pasted = read_lspci(f"{line}   \n{other}   \n").value
     assert pasted == read_lspci(f"{line}\n{other}\n").value
     assert [device.device for device in pasted.devices] == ["0x2330", "0x22a3"]
+
+
+def test_a_list_of_iommu_groups_is_a_list_of_devices() -> None:
+    text = (
+        "IOMMU Group 15: 5d:00.0 3D controller [0302]: NVIDIA Corporation GH100 [H200 SXM 141GB] "
+        "[10de:2335] (rev a1) (driver: nvidia)\n"
+        "IOMMU Group 41 3a:00.0 3D controller [0302]: NVIDIA Corporation GH100 [H200 SXM 141GB] "
+        "[10de:2335] (rev a1)\n"
+    )
+    kind = guess(text)
+    assert kind is not None and kind.name == "lspci-nn"
+    devices = kind.read(text).value.devices
+    assert [(d.address, d.vendor, d.device) for d in devices] == [
+        ("0000:5d:00.0", "0x10de", "0x2335"),
+        ("0000:3a:00.0", "0x10de", "0x2335"),
+    ]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from multigpu.parse.engines.gguf_metadata import read_gguf_metadata
 from multigpu.parse.engines.model_files import KINDS, read_hf_config
+from multigpu.parse.kinds import guess
 from tests.rigs.engine_logs import config_json, print_meta
 
 HF_CONFIG, GGUF = KINDS
@@ -170,3 +171,13 @@ def test_a_fragment_without_braces_is_read() -> None:
     assert HF_CONFIG.recognise(fragment) > 0
     assert (found.hidden_size, found.num_hidden_layers, found.vocab_size) == (4096, 32, None)
     assert [line.line for line in reading.unread] == [1, 4]
+
+
+def test_layers_left_out_of_quantization_are_not_taken_for_fields_of_nvidia_smi() -> None:
+    config = {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "hidden_size": 4096,
+        "quantization_config": {"modules_to_not_convert": ["lm_head", "model.layers.0.mlp.gate"]},
+    }
+    known = guess(json.dumps(config, indent=2))
+    assert known is not None and known.name == "hf-config"

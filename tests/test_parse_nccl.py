@@ -250,6 +250,24 @@ def test_rows_without_a_header_are_read() -> None:
     assert TABLE_KINDS[0].recognise(text) == 0.8
 
 
+def test_a_table_that_lost_its_signs_in_markdown_keeps_ranks_and_columns() -> None:
+    (run,) = read_nccl_tests(
+        " nThread 1 nGpus 2 minBytes 8 maxBytes 8 step: 2(factor) warmup iters: 5\n"
+        " Using devices\n"
+        "  Rank  0 Group  0 Pid    127 on worker-0 device  0 [0000:1b:00] NVIDIA A10G\n"
+        "       size         count    type   redop     time   algbw   busbw  error     time   "
+        "algbw   busbw  error\n"
+        "           8             2   float     sum    33.50    0.00    0.00  0e+00    32.10    "
+        "0.00    0.00  0e+00\n"
+        " Avg bus bandwidth    : 0.5\n"
+    ).value
+    assert (run.n_gpus, run.avg_busbw_gb_s) == (2, 0.5)
+    assert [(rank.host, rank.pci_bus_id) for rank in run.ranks] == [("worker-0", "0000:1b:00.0")]
+    (row,) = run.rows
+    assert row.out_of_place is not None
+    assert (row.out_of_place.wrong, row.out_of_place.error) == (None, 0.0)
+
+
 def test_a_run_that_broke_off_says_why() -> None:
     text = "rig-7: Test NCCL failure common.cu:1005 'unhandled cuda error / '\n"
     assert read_nccl_tests(text).value[0].failures == (text[7:].strip(),)

@@ -136,6 +136,16 @@ def test_mig_mode_that_waits_for_a_reset_is_the_mode_now() -> None:
     assert read_table(CARD + third).value.gpus[0].mig is False
 
 
+def test_megabytes_of_a_driver_before_340_are_mib() -> None:
+    text = (
+        "| NVIDIA-SMI 5.325.15   Driver Version: 325.15         |\n"
+        "|   0  GeForce GTX TITAN   Off  | 0000:03:00.0     N/A |                  N/A |\n"
+        "| 31%   44C  N/A     N/A /  N/A |       14MB /  6143MB |     N/A      Default |\n"
+    )
+    (gpu,) = read_table(text).value.gpus
+    assert (gpu.memory_mib, gpu.memory_used_mib) == (6143, 14)
+
+
 def test_other_lines_are_unread() -> None:
     reading = read_table("user@host:~$ nvidia-smi\n" + CARD + "| " + "x" * 500 + " |\n")
     assert [unread.line for unread in reading.unread] == [1, 4]

@@ -100,6 +100,27 @@ def test_an_empty_field_between_tabs_is_padding_or_an_unknown_affinity(
     assert (topology.cpu_affinity[0], topology.numa_affinity[0]) == (cpu, numa)
 
 
+def test_words_that_a_program_glued_together_keep_their_columns() -> None:
+    (matrix,) = read_topologies(
+        "        GPU0    GPU1    NIC0    NIC1    NIC2    CPU Affinity    NUMA Affinity\n"
+        "GPU0     X      NV18    NODENODEPIX     0-55,112-167    0\n"
+        "GPU1    NV18     X      SYS     PXBSYS     0-55,112-167    1\n"
+    ).value[:1]
+    assert [matrix.nic_cells[0, f"NIC{n}"] for n in range(3)] == ["NODE", "NODE", "PIX"]
+    assert [matrix.nic_cells[1, f"NIC{n}"] for n in range(3)] == ["SYS", "PXB", "SYS"]
+    assert matrix.cpu_affinity[1] == "0-55,112-167" and matrix.numa_affinity[1] == "1"
+
+
+def test_a_header_that_stands_behind_its_command_is_the_header() -> None:
+    (matrix,) = read_topologies(
+        "$ nvidia-smi topo -m                   GPU0    GPU1    CPU Affinity    NUMA Affinity\n"
+        "GPU0     X      PHB     0-23    0\n"
+        "GPU1    PHB      X      0-23    0\n"
+    ).value
+    assert (matrix.asked, matrix.cells) == ("-m", {(0, 1): "PHB", (1, 0): "PHB"})
+    assert matrix.cpu_affinity[1] == "0-23"
+
+
 def test_a_lone_number_of_a_pasted_row_is_nobodys_affinity() -> None:
     text = "      GPU0  CPU Affinity  NUMA Affinity\nGPU0   X                  3\n"
     (topology,) = read_topologies(text).value

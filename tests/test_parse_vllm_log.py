@@ -76,6 +76,11 @@ def test_an_allocation_that_failed_is_one_error_with_its_sizes(start: Start, sty
         ("RuntimeError: Engine core initialization failed. See root cause above.", "worker"),
         ("Worker proc VllmWorker-1 died unexpectedly (exit code: -9), shutting down", "worker"),
         (
+            "ERROR 11-04 18:02:56 [v1/executor/multiproc_executor.py:597] RuntimeError: "
+            "NCCL error: unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
+            "collective",
+        ),
+        (
             "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE",
             "collective",
         ),
@@ -96,6 +101,11 @@ def test_a_start_with_too_little_free_memory_tells_how_much_there_was() -> None:
     ).value
     assert (log.devices[0].free_mib, log.devices[0].total_mib) == (3.25 * 1024, 23.43 * 1024)
     assert log.gpu_memory_utilization == 0.96
+
+
+def test_a_logger_that_prints_folders_is_recognised() -> None:
+    line = "ERROR 11-04 18:02:56 [v1/executor/multiproc_executor.py:597] RuntimeError: NCCL error\n"
+    assert KINDS[0].recognise(line) > 0.9
 
 
 def test_the_estimated_maximum_length_of_a_refusal_is_kept() -> None:
@@ -129,6 +139,25 @@ def test_three_pcie_cards_without_custom_all_reduce_are_no_error() -> None:
     start = Start("m", "A", 1, ONE.ranks * 4, 7, 1.0, refused=PCIE)
     log = read_vllm_log(vllm(start, "0.33.0", Style())).value
     assert (log.custom_all_reduce, log.errors, log.ready) == (False, (), True)
+
+
+@pytest.mark.parametrize(
+    ("backends", "group", "custom"),
+    [
+        ("'CUSTOM', 'PYNCCL'", "tp:0", True),
+        ("'PYNCCL'", "tp:0", False),
+        ("'PYNCCL'", "ep:0", None),
+    ],
+)
+def test_the_backends_of_the_tensor_group_tell_whether_all_reduce_is_custom(
+    backends: str, group: str, custom: bool | None
+) -> None:
+    log = read_vllm_log(
+        f"(Worker_TP0 pid=1) INFO 06-17 04:09:25 [cuda_communicator.py:245] Using [{backends}] "
+        f"all-reduce backends (in dispatch order) for group '{group}' out of potential backends: "
+        "['NCCL_SYMM_MEM', 'CUSTOM', 'PYNCCL'].\n"
+    ).value
+    assert log.custom_all_reduce is custom
 
 
 def test_a_log_that_was_cut_keeps_what_came_before() -> None:

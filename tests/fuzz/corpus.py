@@ -121,6 +121,7 @@ def amd() -> list[tuple[str, str]]:
             dialect = Dialect(rocm=release)
             found += [
                 ("rocm-smi-json", amd_rocm_smi.rocm_smi_json(host, dialect)),
+                ("rocm-smi-csv", amd_rocm_smi.rocm_smi_csv(host, dialect)),
                 ("rocm-smi", amd_rocm_smi.rocm_smi_table(host, dialect)),
                 ("rocm-smi", amd_rocm_smi.rocm_smi_lines(host, dialect)),
                 ("rocm-smi-showtopo", amd_rocm_smi.rocm_smi_topo(host, dialect)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
 from multigpu.hardware import Gpu, Host
@@ -15,7 +17,7 @@ LOW_POWER = (
 
 
 def rocm_smi_json(host: Host, dialect: Dialect) -> str:
-    """`rocm-smi --showallinfo --showtopo --showmeminfo all --json`."""
+    """`rocm-smi --showallinfo --showtopo --showmeminfo all --json`: warnings, then one line."""
     cards = {f"card{gpu.index}": card(gpu, release(dialect.rocm)) for gpu in host.gpus}
     system = {"Driver version": "6.3.6"}
     for pair in host.pairs:
@@ -23,7 +25,20 @@ def rocm_smi_json(host: Host, dialect: Dialect) -> str:
         system[f"(Topology) Weight {between}"] = "15" if pair.xgmi_links else "40"
         system[f"(Topology) Hops {between}"] = "1" if pair.xgmi_links else "2"
         system[f"(Topology) Link type {between}"] = "XGMI" if pair.xgmi_links else "PCIE"
-    return json.dumps({**cards, "system": system}, indent=4) + "\n"
+    warning = f"{LOW_POWER}\n\n" if release(dialect.rocm) >= (6, 1) else ""
+    return warning + json.dumps({**cards, "system": system}) + "\n"
+
+
+def rocm_smi_csv(host: Host, dialect: Dialect) -> str:
+    """`rocm-smi --showallinfo --showmeminfo all --csv`: a column per key, a row per card."""
+    cards = [card(gpu, release(dialect.rocm)) for gpu in host.gpus]
+    keys = list(dict.fromkeys(key for keys in cards for key in keys))
+    printed = io.StringIO()
+    table = csv.writer(printed, lineterminator="\n")
+    table.writerow(["device", *keys])
+    for gpu, values in zip(host.gpus, cards, strict=True):
+        table.writerow([f"card{gpu.index}", *(values.get(key, "N/A") for key in keys)])
+    return f"{printed.getvalue()}\n"
 
 
 def card(gpu: Gpu, version: tuple[int, ...]) -> dict[str, str]:

@@ -295,7 +295,8 @@ def _llama_cpp(start: Start, release: str) -> Iterator[str]:
             "ggml_backend_cuda_buffer_type_alloc_buffer: allocating "
             f"{start.oom:.2f} MiB on device 0: cudaMalloc failed: out of memory"
         )
-        yield "ggml_gallocr_reserve_n: failed to allocate CUDA0 buffer of size 378281271296"
+        size = round(start.oom * 1024**2)
+        yield f"ggml_gallocr_reserve_n: failed to allocate CUDA0 buffer of size {size}"
         yield f"error: failed to create context with model '{start.model}'"
         return
     yield from _llama_compute(start, new)

@@ -51,7 +51,8 @@ def card(index: int, entry: dict[str, object]) -> Gpu:
         compute_partition=cell(
             at(entry, "partition", "compute_partition", "accelerator_partition")
         ),
-        memory_partition=cell(at(entry, "partition", "memory_partition")),
+        memory_partition=cell(at(entry, "partition", "memory_partition"))
+        or cell(at(entry, "memory_partition", "current")),
         processes=_processes(entry),
         unified_memory=True if model and model.unified_memory else None,
     )

@@ -13,7 +13,7 @@ from itertools import combinations
 from multigpu import gfx
 from multigpu.hardware import Gpu, GpuPair, Vendor
 from multigpu.parse import cut_json
-from multigpu.parse.amd import rocm_smi_text
+from multigpu.parse.amd import rocm_smi_csv, rocm_smi_text
 from multigpu.parse.amd.rocm_smi_card import card, strings
 from multigpu.parse.reading import Kind, Lines, Reading, Unread, signature
 from multigpu.parse.shape import mapping, word
@@ -57,6 +57,12 @@ def read_json(printed: str) -> Reading[RocmSmi]:
     return replace(reading, unread=(*reading.unread, *strange))
 
 
+def read_csv(printed: str) -> Reading[RocmSmi]:
+    """`rocm-smi ... --csv`."""
+    found = rocm_smi_csv.read_cards(printed)
+    return Reading(RocmSmi(found.value), found.unread, found.lines)
+
+
 def pairs_of(system: dict[str, str]) -> tuple[GpuPair, ...]:
     """Pairs from the keys of `--showtopo --json`; hops and type of every pair."""
     types: dict[tuple[int, int], str] = {}
@@ -79,6 +85,8 @@ def read_text(printed: str) -> Reading[RocmSmi]:
     lines = Lines(printed)
     table = rocm_smi_text.concise(lines)
     shown, driver = rocm_smi_text.key_values(lines)
+    for index, cells in rocm_smi_text.hardware(lines).items():
+        shown[index] = {**cells, **shown.get(index, {})}
     matrix = rocm_smi_text.link_types(lines)
     gpus = {index: _row(index, row) for index, row in table.items()}
     for index, values in shown.items():
@@ -117,7 +125,8 @@ def _merged(row: Gpu | None, shown: Gpu) -> Gpu:
     return replace(shown, **absent)
 
 
-JSON_CARD = signature(r'^[ \t]*"card\d+"[ \t]*:[ \t]*\{', sure=0.9)
+# The tool prints its JSON in one line; copies are often indented.
+JSON_CARD = signature(r'^[ \t]*\{?[ \t]*"card\d+"[ \t]*:[ \t]*\{', sure=0.9)
 JSON_KEYS = signature(
     r'^[ \t]*"(VRAM Total |GPU (use|memory use) \(%\)|GPU OverDrive value|Card (series|model|SKU)"|'
     r'Card (Series|Model)"|'
@@ -148,6 +157,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "rocm-smi-json", "rocm-smi --json", _json_sure, read_json, "rocm-smi --showallinfo --json"
     ),
+    Kind("rocm-smi-csv", "rocm-smi --csv", rocm_smi_csv.recognise, read_csv),
     Kind(
         "rocm-smi-showtopo", "rocm-smi --showtopo", _topology_sure, read_text, "rocm-smi --showtopo"
     ),

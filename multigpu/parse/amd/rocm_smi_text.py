@@ -29,6 +29,14 @@ TITLE = re.compile(r"^[=\s]{0,100}(Weight|Hops|Link Type|Link accessibility) bet
 MATRIX_HEADER = re.compile(r"^\s{0,20}GPU\d{1,3}(?:\s{1,40}GPU\d{1,3}){0,127}\s*$", re.ASCII)
 MATRIX_ROW = re.compile(r"^\s{0,20}GPU(\d{1,3})((?:\s{1,40}[\w/]{1,12}){1,128})\s*$", re.ASCII)
 
+HARDWARE = re.compile(r"^\s{0,20}GPU\s{2,20}(?:\S{1,20}\s{1,20})?DID\s.{1,200}\sBUS\b")
+HARDWARE_KEYS = {
+    "DID": "Device ID",
+    "VBIOS": "VBIOS version",
+    "BUS": "PCI Bus",
+    "GFX VER": "GFX Version",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -100,6 +108,26 @@ def key_values(lines: Lines) -> tuple[dict[int, dict[str, str]], str | None]:
         if RULE.match(line):
             lines.mark(position)
     return found, driver[1] if driver else None
+
+
+def hardware(lines: Lines) -> dict[int, dict[str, str]]:
+    """The table of `--showhw` by card, under the keys of the JSON; columns differ by release."""
+    found: dict[int, dict[str, str]] = {}
+    header: list[str] = []
+    for position, line in lines:
+        cells = re.split(r"\s{2,40}", line.strip())
+        if HARDWARE.match(line):
+            header = [HARDWARE_KEYS.get(cell, cell) for cell in cells]
+        elif header and len(cells) == len(header) and cells[0].isdecimal() and len(cells[0]) < 4:
+            values = dict(zip(header[1:], cells[1:], strict=True))
+            if re.fullmatch(r"[0-9a-f]{4}", device := values.get("Device ID", "")):
+                values["Device ID"] = f"0x{device}"
+            found[int(cells[0])] = values
+        else:
+            header = [] if line.strip() else header
+            continue
+        lines.mark(position)
+    return found
 
 
 def link_types(lines: Lines) -> dict[tuple[int, int], str]:

@@ -41,6 +41,7 @@ MEMORY = (
     ("kv-cache", "no GPU memory for the KV cache"),
     ("kv-cache", "Not enough memory"),
     ("oom", "out of memory"),
+    ("collective", "NCCL error"),
 )
 
 
@@ -109,6 +110,10 @@ DISABLED = re.compile(
     r"(?:\. To silence.{0,200})?\.?$"
 )
 REGISTERED = re.compile(r"Registering \d{1,9} cuda graph addresses", re.ASCII)
+# vLLM 0.2x and newer; only the tensor-parallel group asks for the custom kernel.
+BACKENDS = re.compile(
+    r"Using \[([^\]]{0,200})\] all-reduce backends .{0,60}for group 'tp:\d{1,6}'", re.ASCII
+)
 NCCL = re.compile(r"is using nccl==([\w.]{1,30})", re.ASCII)
 
 
@@ -121,6 +126,14 @@ def _registered(found: Found, match: re.Match[str]) -> None:
     found.first(custom_all_reduce=True)
 
 
+def _backends(found: Found, match: re.Match[str]) -> None:
+    """In the order in which they are tried; one rank without it means that the group is without."""
+    if "'CUSTOM'" in match[1]:
+        found.first(custom_all_reduce=True)
+    else:
+        found.last(custom_all_reduce=False)
+
+
 def _nccl(found: Found, match: re.Match[str]) -> None:
     found.first(nccl_version=match[1])
 
@@ -128,5 +141,6 @@ def _nccl(found: Found, match: re.Match[str]) -> None:
 ALL_REDUCE = (
     Rule("ustom all", DISABLED, _disabled),
     Rule("cuda graph addresses", REGISTERED, _registered),
+    Rule("all-reduce backends", BACKENDS, _backends),
     Rule("nccl==", NCCL, _nccl),
 )

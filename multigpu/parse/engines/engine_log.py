@@ -20,7 +20,8 @@ class EngineDevice:
     rank: `TP1`, `PP1 TP0`, `DP1 TP0` (a zero is left out, TP's never), or `pid 180` for a worker
     that printed nothing else. `weights_mib` is what loading took, `compute_mib` llama.cpp's compute
     buffer, `cuda_graph_mib` may be negative (a difference that vLLM measured). A draft model is
-    counted apart. `layers` are those that llama.cpp put on the device.
+    counted apart. `layers` are those that llama.cpp put on the device. `unified_memory` is what
+    Vulkan says: True for integrated graphics, which no plan counts on.
     """
 
     device: str
@@ -40,6 +41,7 @@ class EngineDevice:
     draft_weights_mib: float | None = None
     draft_kv_cache_mib: float | None = None
     layers: int | None = None
+    unified_memory: bool | None = None
 
     @property
     def host(self) -> bool:
@@ -71,8 +73,8 @@ class EngineError:
     """Something that went wrong, once, however many ranks said it.
 
     `kind` is oom, kv-cache (no room for the KV cache), memory (not enough free before the start),
-    worker (a process died), collective (NCCL watchdog), abort, load, traceback (its last line).
-    `device_index` is the engine's own index.
+    worker (a process died), collective (NCCL and its watchdog), abort, load, traceback (its last
+    line). `device_index` is the engine's own index.
     """
 
     kind: str

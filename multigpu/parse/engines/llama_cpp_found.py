@@ -24,6 +24,7 @@ class LlamaFound(Found):
         self.file: str | None = None
         self.draft = False
         self.contexts = 0
+        self.backend = "CUDA"
 
     def begin(self, file: str | None) -> None:
         """A load begins: a trial of the same file is forgotten, another file is a draft."""
@@ -115,20 +116,50 @@ def sched_copies(found: LlamaFound, match: re.Match[str]) -> None:
     found.llama.update(n_copies=copies, pipeline_parallel=copies > 1)
 
 
+def backend(found: LlamaFound, match: re.Match[str]) -> None:
+    """Whose devices the next lines number."""
+    found.backend = match[1]
+
+
 def cuda_card(found: LlamaFound, match: re.Match[str]) -> None:
-    """A card of CUDA or ROCm."""
+    """A card of CUDA or ROCm; before 2025 ROCm's gfx number stood there as a compute capability."""
     index, name, major, minor, gfx, vram = match.groups()
-    found.cards[f"{'ROCm' if gfx else 'CUDA'}{index}"] = {
+    label = "ROCm" if gfx else found.backend
+    found.cards[f"{label}{index}"] = {
         "name": said(name),
-        "compute_capability": (int(major), int(minor)) if major else None,
+        "compute_capability": (int(major), int(minor)) if major and label == "CUDA" else None,
         "gfx": gfx,
         "total_mib": real(vram),
     }
 
 
 def vulkan_card(found: LlamaFound, match: re.Match[str]) -> None:
-    """A card of Vulkan."""
-    found.cards[f"Vulkan{match[1]}"] = {"name": said(match[2])}
+    """A device of Vulkan; with `uma: 1` it is integrated graphics."""
+    unified = {"1": True, "0": False}.get(match[3] or "")
+    found.cards[f"Vulkan{match[1]}"] = {"name": said(match[2]), "unified_memory": unified}
+
+
+def projected(found: LlamaFound, match: re.Match[str]) -> None:
+    """A row of `-fit`: memory of a device before the load; "free" there is what would be left."""
+    found.cards.setdefault(match[1], {}).update(name=said(match[2]), total_mib=real(match[3]))
+
+
+def no_buffer(found: LlamaFound, match: re.Match[str]) -> None:
+    """A buffer of a device, in bytes, that could not be had; said again after the allocation."""
+    size, index = count(match[2]), count(match[1])
+    asked = None if size is None else size / 1024**2
+    if not any(_same_refusal(error, asked, index) for error in found.errors.values()):
+        found.error(EngineError("oom", said(match[0]) or "", asked, index))
+
+
+def _same_refusal(error: EngineError, asked: float | None, index: int | None) -> bool:
+    """The line of the allocation itself rounds to two decimals of a MiB."""
+    known = error.requested_mib
+    return (
+        error.device_index in (index, None)
+        and None not in (known, asked)
+        and (abs((known or 0.0) - (asked or 0.0)) < 0.01)
+    )
 
 
 def using(found: LlamaFound, match: re.Match[str]) -> None:

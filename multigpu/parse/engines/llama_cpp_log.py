@@ -72,6 +72,7 @@ RULES = (
     ),
     line("parallelism", r"pipeline parallelism enabled(?: \(n_copies=(\d{1,4})\))?", take.copies),
     line("sched copies", r"sched copies = (\d{1,4})", take.sched_copies),
+    line("found ", r"found \d{1,3} (CUDA|ROCm|MUSA) devices", take.backend),
     line(
         "Device ",
         r"^.{0,60}?\bDevice (\d{1,3}): (.{1,120}?), (?:compute capability (\d{1,3})\.(\d{1,3})|"
@@ -80,8 +81,18 @@ RULES = (
     ),
     line(
         "ggml_vulkan: ",
-        r"ggml_vulkan: (\d{1,3}) = (.{1,120}?) \([^()]{0,60}\) \|",
+        r"ggml_vulkan: (\d{1,3}) = (.{1,120}?) \([^()]{0,60}\) \|(?: uma: ([01]) \|)?",
         take.vulkan_card,
+    ),
+    line(
+        " total, ",
+        rf"llama_\w{{1,40}}: +- {{n}} \({SPACED}\) *: +{{r}} total, +-?\d{{1,9}} used, ",
+        take.projected,
+    ),
+    line(
+        "failed to allocate ",
+        r"failed to allocate [A-Za-z]+(\d{1,3}) buffer of size {w}$",
+        take.no_buffer,
     ),
     line(
         "using device",

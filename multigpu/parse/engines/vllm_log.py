@@ -247,7 +247,7 @@ KINDS = (
             r"|\bvLLM is using nccl==|Available KV cache memory: |Maximum concurrency for [\d,]+ "
             r"|\((?:EngineCore(?:_DP\d+)?|Worker(?:_\w+)?|VllmWorker[^)]*|APIServer\w*) pid=\d+\)"
             # The logger's own format.
-            r"|\b(?:INFO|WARNING|ERROR|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d \[?\w+\.py:\d+\]",
+            r"|\b(?:INFO|WARNING|ERROR|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d \[?[\w/]+\.py:\d+\]",
             sure=0.95,
         ),
         read_vllm_log,

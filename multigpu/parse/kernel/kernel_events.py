@@ -60,6 +60,11 @@ INIT_FAILED = _rule(r"NVRM: GPU ADDRESS: (RmInitAdapter failed.*)$")
 GPU_AT = _rule(r"NVRM: GPU at (?:PCI:)?ADDRESS: (GPU-[0-9a-f-]{8,40})")
 API_MISMATCH = _rule(r"NVRM: (API mismatch: .*)$")
 DEVICE_HANDLE = _rule(r"(Unable to determine the device handle for GPU ?\d* ?:? ?ADDRESS:? .*)$")
+# What nvidia-smi says in place of its output.
+VERSIONS_DIFFER = _rule(r"(Failed to initialize NVML: Driver/library version mismatch.*)$")
+NO_ANSWER = _rule(
+    r"^(NVIDIA-SMI has failed because .*|Failed to initialize NVML: .*|No devices were found)\s*$"
+)
 D3COLD = _rule(
     r"ADDRESS: ((?:Unable to|can't) change power state from .*|"
     r"Refused to change power state.*)$"
@@ -75,7 +80,13 @@ AMD = _rule(
 )
 AMD_RESET = _rule(r"^(?:amdgpu: )?(GPU reset(?: begin|\(\d+\)| end| failed|,? ?succeeded).*)$")
 AMD_TIMEOUT = _rule(r"(ring \S{1,40} timeout, .*)$")
-AMD_PROCESS = _rule(r"(Process information: process (.{0,40}?) pid (\d{1,10}) .*)$")
+AMD_RING = _rule(r"((?:Starting \S{1,40} ring reset|Ring \S{1,40} reset \w+).*)$")
+AMD_LOST = _rule(r"(VRAM is lost due to GPU reset.*)$")
+AMD_INIT = _rule(r"(Fatal error during GPU init.*|amdgpu_device_ip_init failed.*)$")
+# From Linux 6.13 on without the words before "process".
+AMD_PROCESS = _rule(
+    r"((?:Process information: process|^ ?Process) (.{0,40}?) pid (\d{1,10}) thread .*)$"
+)
 AMD_RAS = _rule(r"((?<!\S)\d+ (?:new )?uncorrectable hardware errors? detected.*)$")
 AMD_RAS_FATAL = _rule(r"(uncorrectable hardware error ?\(ERREVENT_ATHUB_INTERRUPT\).*)$")
 
@@ -187,8 +198,10 @@ def _device(line: Line) -> KernelEvent | None:
     for kind, pattern in DEVICE_RULES:
         if match := pattern.search(line.text):
             return KernelEvent(kind, address(match[1]), text=match[2].strip())
-    if match := API_MISMATCH.search(line.text):
+    if match := API_MISMATCH.search(line.text) or VERSIONS_DIFFER.search(line.text):
         return KernelEvent("api-mismatch", text=match[1].strip())
+    if match := NO_ANSWER.search(line.text):
+        return KernelEvent("no-answer", text=match[1].strip())
     if match := DEVICE_HANDLE.search(line.text):
         return KernelEvent("device-handle", address(match[2]), text=match[1].strip())
     return None
@@ -225,6 +238,9 @@ def _amdgpu(line: Line) -> KernelEvent | None:
 
 AMD_RULES = (
     ("amdgpu-reset", AMD_RESET),
+    ("amdgpu-reset", AMD_RING),
+    ("amdgpu-reset", AMD_LOST),
+    ("init-failed", AMD_INIT),
     ("amdgpu-timeout", AMD_TIMEOUT),
     ("amdgpu-ras", AMD_RAS),
     ("amdgpu-ras", AMD_RAS_FATAL),
@@ -236,7 +252,7 @@ READERS: tuple[tuple[tuple[str, ...], Callable[[Line], KernelEvent | None]], ...
     (("available PCIe",), _pcie),
     (("AER", "PCIe Bus Error"), _aer),
     (("DPC",), _dpc),
-    (("NVRM", "power state", "device handle"), _device),
+    (("NVRM", "power state", "device handle", "NVIDIA-SMI", "NVML", "No devices"), _device),
     (("of memory", "Killed process", "oom-kill", "segfault", "protection fault"), _process),
     (("amdgpu", "*ERROR* ring"), _amdgpu),
 )

@@ -10,7 +10,7 @@ INTERESTING = re.compile(
     r"NVRM: {0,4}(?:Xid|GPU at|GPU \w|The NVIDIA|\(PCI|API)|SXid \(|AER|DPC|PCIe B"
     r"|available PCIe|error status/mask|: +\[ ?\d{1,2}\] \w|segfault at|general protection"
     r"|off the bus|power state|of memory|Killed process|oom-kill|amdgpu|\*ERROR\* ring"
-    r"|device handle",
+    r"|device handle|^NVIDIA-SMI has failed|initialize NVML|^No devices were",
     re.ASCII,
 )
 LONGEST = 2000  # the kernel cuts messages at 1024 characters (kernel/printk)

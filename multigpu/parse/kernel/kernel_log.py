@@ -117,6 +117,10 @@ def _merged(known: KernelEvent, more: KernelEvent) -> KernelEvent:
     )
 
 
+# Sentences that nvidia-smi prints in place of its output; they make no kernel log.
+OF_NVIDIA_SMI = frozenset({"device-handle", "no-answer", "api-mismatch"})
+
+
 def _recognise(text: str) -> float:
     """Sure with an Xid; less with nothing but the stamps of a kernel log."""
     head = text[:200_000]
@@ -125,8 +129,7 @@ def _recognise(text: str) -> float:
     head = head[:60_000]
     log = _Log()
     found = {log.add(split(line)) for line in head.split("\n") if INTERESTING.search(line)}
-    # nvidia-smi prints the sentence about the device handle; it makes no kernel log.
-    if True in found and any(event.kind != "device-handle" for event in log.finished()):
+    if True in found and any(event.kind not in OF_NVIDIA_SMI for event in log.finished()):
         return 0.92
     stamped = len(STAMPED.findall(head))
     if KMSG.search(head) or stamped > 2:

@@ -38,6 +38,12 @@ RANK = re.compile(
 HEADER = re.compile(r"^#\s+size\s+count\b", re.ASCII)
 SUBHEADER = re.compile(r"^#\s+(?:\(B\)\s+\(elements\)|out-of-place\s+in-place|Using devices)")
 ROW = re.compile(r"^\s*\d{1,18}\s+\d{1,18}\s+[a-z]\w{1,15}(?=\s|$|[A-Z])", re.ASCII)
+# Markdown takes the sign off the lines that it shows as headings.
+BARE = re.compile(
+    r"^\s*(?:nThreads? \d|Using devices|Rank\s+\d{1,6}\s.{0,40}Pid\s|out-of-place\s+in-place"
+    r"|size\s+count\s|\(B\)\s+\(elements\)|Out of bounds values|Avg bus bandwidth)",
+    re.ASCII,
+)
 OUT_OF_BOUNDS = re.compile(
     r"^#\s+Out of bounds values\s*:\s*(\d{1,18})(?: (?:OK|FAILED))?", re.ASCII
 )
@@ -87,9 +93,9 @@ class _Runs:
         interrupted = rest != line
         if not rest.strip():
             return False
-        if rest.lstrip().startswith("#"):
+        if rest.lstrip().startswith("#") or BARE.match(rest):
             self.flush()
-            return self._comment(rest.strip())
+            return self._comment(f"# {rest.strip().removeprefix('#').lstrip()}")
         if ROW.match(rest):
             self.flush()
             self.tokens = rest.split()

@@ -45,6 +45,10 @@ NOTE = re.compile(
 )
 JSON = re.compile(r'"nvbandwidth"\s{0,20}:\s{0,20}\{')
 ERROR = re.compile(r"^(\[?(?:ERROR|CUDA_ERROR)\w*\]? .{1,300})$")
+# The bytes that arrived are not those that were sent: the copy lies, whatever its speed.
+CORRUPT = re.compile(r"^ ?(Invalid value when checking the pattern at .{1,80}?)\s*$")
+ASSERT = re.compile(r"^(ASSERT in expression .{1,300})")
+OFFSET = re.compile(r"^ ?Current offset : \d{1,18}\s*$", re.ASCII)
 
 
 def read_nvbandwidth(text: str) -> Reading[Nvbandwidth]:
@@ -77,7 +81,9 @@ class _Run:
 
     def add(self, line: str) -> bool:
         """Take one line in; False when it says nothing for us."""
-        if match := RUNNING.match(line):
+        if match := CORRUPT.match(line) or ASSERT.match(line):
+            self._failed(match[1])
+        elif match := RUNNING.match(line):
             self._close(None, None)
             self.name = match[1]
         elif match := DESCRIPTION.match(line):
@@ -96,6 +102,13 @@ class _Run:
         else:
             return self._fact(line)
         return True
+
+    def _failed(self, said: str) -> None:
+        """The open test ended in an error; the first one said is the cause."""
+        self.facts.setdefault("e", said)
+        if self.name:
+            self.tests.append(NvbandwidthTest(self.name, "error"))
+            self._open()
 
     def _waive(self) -> None:
         """The text names a waived test only where "Running" stands before it."""
@@ -133,7 +146,7 @@ class _Run:
             if (match := pattern.match(line)) and match[1]:
                 self.facts.setdefault(key, match[1])
                 return True
-        return bool(NOTE.match(line))
+        return bool(NOTE.match(line) or OFFSET.match(line))
 
     def finished(self) -> Nvbandwidth:
         """The run as one value."""

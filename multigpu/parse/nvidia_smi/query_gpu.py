@@ -30,6 +30,14 @@ FAMILIES = (
     *("memory.", "utilization.", "temperature.", "power.", "clocks.", "clocks_", "pcie.link."),
     *("ecc.", "mig.mode.", "remapped_rows.", "retired_pages.", "fabric.", "pci.bus", "fan.speed"),
 )
+# What stands before the first point of a field, drivers 418 to 610.
+GROUPS = {
+    *("accounting", "clocks", "clocks_event_reasons", "clocks_event_reasons_counters", "ecc"),
+    *("clocks_throttle_reasons", "dramEncryption", "driver_model", "encoder", "enforced", "fabric"),
+    *("fan", "gom", "gsp", "inforom", "memory", "mig", "module", "pci", "pcie", "platform"),
+    *("power", "protected_memory", "remapped_rows", "retired_pages", "temperature", "utilization"),
+    *("vgpu_device_capability", "vgpu_driver_capability"),
+}
 CHARACTERISTIC = {
     *("uuid", "gpu_uuid", "gpu_name", "gpu_bus_id", "pstate", "compute_cap", "driver_version"),
     *("vbios_version", "display_active", "persistence_mode", "gpu_recovery_action"),
@@ -173,8 +181,13 @@ def recognise_help(text: str) -> float:
     if any(HELP_HEAD.match(line) for line in lines[:20]):
         return 1.0
     quoted = (line for line in lines if line.lstrip()[:1] == '"')
-    names = [match[1] for match in map(LISTED.match, quoted) if match]
-    return 0.9 if {*names} & (OURS | OF_THE_DRIVER) or any("." in n for n in names) else 0.0
+    names = {match[1] for match in map(LISTED.match, quoted) if match}
+    return 0.9 if names & (OURS | OF_THE_DRIVER) or _dotted(names) else 0.0
+
+
+def _dotted(names: set[str]) -> bool:
+    """A field of a group of fields; in JSON layers are quoted like that, too (`model.layers.0`)."""
+    return any(name.split(".")[0] in GROUPS for name in names if "." in name)
 
 
 KINDS: tuple[Kind, ...] = (

@@ -43,7 +43,8 @@ SECOND = re.compile(
     r"\| *(?P<memory>[^|]+?) *\| *(?P<load>N/A|ERR!|\d{1,3}%) +(?P<mode>\S[^|]*?) *\|$",
     re.ASCII,
 )
-MEMORY = re.compile(r"(\d{1,9})MiB */ *(\d{1,9})MiB", re.ASCII)
+# Drivers before 340 wrote MB, and meant MiB.
+MEMORY = re.compile(r"(\d{1,9})Mi?B */ *(\d{1,9})Mi?B", re.ASCII)
 THIRD = re.compile(r"^\| +\| +\| +(N/A|ERR!|Enabled\*?|Disabled\*?) *\|$")
 SLICE = re.compile(
     r"^\| +(\d{1,3}) +(?:N/A|\d{1,4}) +(?:N/A|\d{1,4}) +(\d{1,3}) +"

@@ -25,7 +25,9 @@ NIC_LEGEND = re.compile(r"^\s*(NIC\d{1,4}):\s+(\S{1,64})\s*$", re.ASCII)
 CPU, NUMA, GPU_NUMA = "CPU Affinity", "NUMA Affinity", "GPU NUMA ID"
 # Columns beside the matrix; in a pasted copy blanks stand between their words, too.
 SIDES = (CPU, NUMA, GPU_NUMA)
-FIELD = re.compile(r"(?:CPU|NUMA) {1,8}Affinity|GPU {1,8}NUMA {1,8}ID|\S+")
+# SGLang's check_env expands the tabs so that of many columns some have no blank between them.
+GLUED = r"(?:NODE|SYS|PHB|PXB|PIX)(?=(?:NODE|SYS|PHB|PXB|PIX){1,4}(?:\s|$))"
+FIELD = re.compile(rf"(?:CPU|NUMA) {{1,8}}Affinity|GPU {{1,8}}NUMA {{1,8}}ID|{GLUED}|\S+")
 
 Matrix = dict[tuple[int, int], str]
 
@@ -67,14 +69,18 @@ def read_topologies(text: str) -> Reading[tuple[Topology, ...]]:
         tokens = _tokens(line)
         if match := COMMAND.search(line):
             asked, header = " ".join(match[1].split()), None
+            # A copy from a page may have lost the break behind the command.
+            tokens = _tokens(line[match.end() :])
+        if _is_header(tokens, header):
+            header = tuple(tokens)
+            found.append(Topology(_numbers(header), asked=asked, nics=_nics(header)))
+            asked = None
+        elif match:
+            pass
         elif match := NIC_LEGEND.match(line):
             found[-1:] = [_named(topology, match[1], match[2]) for topology in found[-1:]]
         elif LEGEND_LINE.match(line) or (LEGEND_MORE.match(line) and found):
             header = None
-        elif _is_header(tokens, header):
-            header = tuple(tokens)
-            found.append(Topology(_numbers(header), asked=asked, nics=_nics(header)))
-            asked = None
         elif header is None or not _is_row(tokens, header):
             continue
         else:

@@ -22,7 +22,9 @@ from multigpu.parse.pci.lspci_names import class_of, identity
 from multigpu.parse.reading import ANSI, Kind, Lines, Reading
 
 ADDRESS = r"(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
-HEADER = re.compile(rf"^[ \t]*({ADDRESS}) (.{{3,100}}?): (.+)$", re.ASCII)
+# Well-known scripts list the devices by IOMMU group, the group before each or above.
+GROUP = r"(?:IOMMU Group \d{1,4}:? )?"
+HEADER = re.compile(rf"^[ \t]*{GROUP}({ADDRESS}) (.{{3,100}}?): (.+)$", re.ASCII)
 PROMPT = re.compile(r"[$#] (?:sudo )?lspci\b")
 
 
@@ -113,7 +115,7 @@ def _bus(name: str) -> tuple[str, int]:
 
 
 LISTED = re.compile(
-    rf"^[ \t]*{ADDRESS} (?:[A-Z0-9][^:\n]{{2,60}}: \S|[0-9a-f]{{4}}: [0-9a-f]{{4}}:)",
+    rf"^[ \t]*{GROUP}{ADDRESS} (?:[A-Z0-9][^:\n]{{2,60}}: \S|[0-9a-f]{{4}}: [0-9a-f]{{4}}:)",
     re.ASCII | re.MULTILINE,
 )
 DETAILED = re.compile(
