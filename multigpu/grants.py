@@ -18,10 +18,13 @@ MEANING = {
 
 
 def granted(pair: GpuPair | None) -> bool | None:
-    """True when the driver grants both directions that were seen, None when none was."""
-    if pair is None or pair.p2p_read is None:
-        return None
-    return pair.p2p_read is P2p.OK and pair.p2p_write in (P2p.OK, None)
+    """True when the driver grants both directions that were seen, None when none was.
+
+    U is what it says of a card that does not answer: nothing.
+    """
+    seen = () if pair is None else (pair.p2p_read, pair.p2p_write)
+    known = [grant for grant in seen if grant not in (None, P2p.UNKNOWN)]
+    return all(grant is P2p.OK for grant in known) if known else None
 
 
 def named(pairs: Sequence[tuple[int, int]]) -> str:

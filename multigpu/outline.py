@@ -38,7 +38,10 @@ def _entries(value: object) -> dict[str, object]:
         found = {field.name: getattr(value, field.name) for field in fields(value)}
     else:
         found = {_key(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
-    return {name: entry for name, entry in found.items() if not _is_empty(entry)}
+    known = {name: entry for name, entry in found.items() if not _is_empty(entry)}
+    if isinstance(capability := known.get("compute_capability"), tuple):
+        known["compute_capability"] = ".".join(map(str, capability))
+    return known
 
 
 def _key(key: object) -> str:

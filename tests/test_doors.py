@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("multigpu", "facts", "operations", "deploys", "inventories")
 MAY_IMPORT = {"multigpu": 1, "facts": 2, "operations": 3, "deploys": 4, "inventories": 1}
-IO_ROOMS = ("multigpu/host/", "multigpu/store/", "multigpu/cli.py")
+IO_ROOMS = ("multigpu/host/", "multigpu/store/", "multigpu/cli/")
 IO_MODULES = {"subprocess", "socket", "urllib", "http", "pathlib", "shutil", "tempfile", "glob",
               "requests", "huggingface_hub", "gguf", "os"}  # fmt: skip
 FILES = sorted(

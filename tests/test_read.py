@@ -89,7 +89,7 @@ def test_an_unknown_kind_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
 def test_a_kind_can_be_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x").write_text("nothing of the sort\n")
     status, out, _ = run(capsys, "--as", "nvidia-smi-topo-m", str(tmp_path / "x"))
-    assert status == 0
+    assert status == 1  # nothing was understood
     assert "0 of 1 lines understood" in out
 
 

@@ -1,1 +1,1 @@
-"""Files and network of the controller: the only room beside host/ and cli.py that does I/O."""
+"""Files and network of the controller: the only room beside host/ and cli/ that does I/O."""

@@ -31,12 +31,16 @@ class Input:
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder or an archive: its texts by relative path, and parts of a capture from sysfs."""
+    """A folder or an archive: its texts by relative path, and parts of a capture from sysfs.
+
+    `left_out` says of each file that could not be read why.
+    """
 
     name: str
     path: Path
     texts: dict[str, str] = field(default_factory=dict)
     parts: dict[str, object] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,14 +118,24 @@ def folder(path: Path) -> Tree:
             f"{path} holds more than {MOST_FILES} files, too many for one machine: give the folder "
             "with the outputs of one host"
         )
-    texts = {f.relative_to(path).as_posix(): file_text(f) for f in found}
+    read = {f.relative_to(path).as_posix(): _text_or_error(f) for f in found}
+    texts = {name: text for name, text in read.items() if isinstance(text, str)}
     plain = {name: text for name, text in texts.items() if "\0" not in text}
+    unread = tuple(str(error) for error in read.values() if isinstance(error, CaptureError))
     parts = sysfs.sections(path)
     if not plain and not parts:
         raise CaptureError(
             f"{path} holds no text and no copy of sysfs: save outputs of tools there"
         )
-    return Tree(str(path), path, plain, parts)
+    return Tree(str(path), path, plain, parts, unread)
+
+
+def _text_or_error(path: Path) -> str | CaptureError:
+    """One file that is too large or cannot be read must not hide the others of its folder."""
+    try:
+        return file_text(path)
+    except CaptureError as error:
+        return error
 
 
 def _walk(path: Path) -> Iterator[Path]:

@@ -1,0 +1,86 @@
+"""`python -m multigpu`: the readers and the planner for a person, without touching a host.
+
+    python -m multigpu survey captures/*.json
+    python -m multigpu plan captures/tower.json Qwen/Qwen3-32B-AWQ --context 32768 --concurrency 4
+    nvidia-smi topo -m | python -m multigpu read
+
+A captured machine comes from deploys/survey.py, or on the machine itself from
+`python3 multigpu/host/probe.py > tower.json`, which holds names and serial numbers of the machine
+until `python -m multigpu share tower.json` replaces them. A folder of saved outputs (nvidia-smi
+-q -x, nvidia-smi topo -m, lspci -vvv, journalctl -k ...) is read as one captured machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from multigpu.cli.machines import run_plan, run_share, run_survey
+from multigpu.cli.read import run_read
+from multigpu.errors import MultigpuError, NoPlan
+from multigpu.explain import explain_refusal
+from multigpu.parse import kinds
+from multigpu.plan import Objective
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 0: done; 1: refused or not understood, the reason on stderr; 2: wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except NoPlan as error:
+        print(explain_refusal(error, Path(options.capture).stem), end="", flush=True)
+        print(error, file=sys.stderr)
+        return 1
+    except MultigpuError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="multigpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    _survey_options(commands.add_parser("survey", help="what captured machines are"))
+    _plan_options(commands.add_parser("plan", help="how a model should use a machine's cards"))
+    _share_options(commands.add_parser("share", help="a captured machine for a bug report"))
+    _read_options(commands.add_parser("read", help="what is understood of a tool's output"))
+    return parser
+
+
+def _survey_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "capture", nargs="+", help="captured machine, folder of outputs, or - for standard input"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=run_survey)
+
+
+def _plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("capture")
+    parser.add_argument("model", help="hub id, folder or .gguf of this machine")
+    parser.add_argument("--objective", choices=[str(o) for o in Objective], default="latency")
+    parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--concurrency", type=int, default=4)
+    parser.set_defaults(run=run_plan)
+
+
+def _share_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print a captured machine with serial numbers, names and addresses hidden."
+    parser.add_argument("capture", help="captured machine, or - for standard input")
+    parser.set_defaults(run=run_share)
+
+
+def _read_options(parser: argparse.ArgumentParser) -> None:
+    names = ", ".join(kind.name for kind in kinds.KINDS)
+    parser.add_argument("file", nargs="*", help="file, folder, or - for standard input")
+    parser.add_argument("--as", dest="kind", metavar="KIND", help=f"guessed when absent: {names}")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--all-lines", action="store_true", help="every line not understood")
+    parser.set_defaults(run=run_read)
