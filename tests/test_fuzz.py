@@ -19,10 +19,12 @@ COUNT = 200_000
 SECONDS = 600
 
 
+@pytest.mark.fuzz
 def test_every_format_is_among_the_texts_that_are_broken() -> None:
     assert {name for name, _ in corpus()} == {kind.name for kind in kinds.KINDS}
 
 
+@pytest.mark.fuzz
 def test_every_text_is_guessed_to_be_what_it_is() -> None:
     wrong = [(name, found) for name, text in corpus() if (found := guessed(text)) != name]
     assert wrong == []
@@ -76,6 +78,7 @@ def said(value: object, name: str = "") -> Iterator[tuple[str, str]]:
             yield from said(entry, name)
 
 
+@pytest.mark.fuzz
 def test_no_reader_passes_on_a_word_for_unknown() -> None:
     found = {
         (kind, field, text)

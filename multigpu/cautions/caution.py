@@ -101,3 +101,8 @@ def is_virtualized(host: Host) -> bool:
 def is_guest(host: Host) -> bool:
     """True in a virtual machine, whose PCI ports are emulated; unknown counts as bare metal."""
     return is_virtual_machine(host.virtualization)
+
+
+def on_baseboard(gpu: Gpu) -> bool:
+    """SXM cards are wired to each other; PCIe cards only by a bridge that somebody fits."""
+    return gpu.fabric_state is not None or "SXM" in (gpu.name or "")

@@ -13,6 +13,7 @@ from multigpu.cautions.caution import (
     indices,
     listed,
     names,
+    on_baseboard,
 )
 from multigpu.cautions.kernel import affected, is_loss, of_card, when
 from multigpu.hardware import Gpu, Host, Vendor
@@ -109,9 +110,10 @@ def _cure(gpu: Gpu, host: Host) -> str | None:
         return _recovery_steps(gpu.error or "", (gpu.index,))
     if of_card(host, gpu):
         return "reboot; its kernel messages are among the findings here"
+    lost = "the vendor's service" if on_baseboard(gpu) else "power cables, riser, another slot"
     return (
         f"look for Xid lines of {gpu.pci_bus_id or 'this card'} in `journalctl -k`; reboot; when "
-        "it comes back lost: power cables, riser, another slot"
+        f"it comes back lost: {lost}"
     )
 
 

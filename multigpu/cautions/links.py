@@ -13,6 +13,7 @@ from multigpu.cautions.caution import (
     is_guest,
     is_virtualized,
     names,
+    on_baseboard,
 )
 from multigpu.hardware import Gpu, Host, Limit, PcieLink
 
@@ -136,7 +137,7 @@ def _nvlinks(host: Host) -> Iterator[Caution]:
             "look for SXid and Xid lines in `journalctl -k`, `systemctl restart "
             "nvidia-fabricmanager` while no job runs, else reboot; a link that stays down is a "
             "matter for the vendor"
-            if all(map(_on_baseboard, gpus))
+            if all(map(on_baseboard, gpus))
             else "reseat the bridge (or all of them: some cards take three)",
             needed=f"{expected} links, as the card has or its twins show",
             gpus=cards,
@@ -149,7 +150,7 @@ def _missing(gpu: Gpu, most: int) -> tuple[int, int] | None:
     A bridge card without a bridge has none up, which is no fault.
     """
     up = _up(gpu)
-    if up is None or (up == 0 and not _on_baseboard(gpu)):
+    if up is None or (up == 0 and not on_baseboard(gpu)):
         return None
     expected = max(len(gpu.nvlinks_gb_s) if up else 0, most)
     return None if up >= expected else (up, expected)
@@ -159,11 +160,6 @@ def _up(gpu: Gpu) -> int | None:
     if not gpu.nvlinks_gb_s:
         return None
     return sum(rate is not None for rate in gpu.nvlinks_gb_s)
-
-
-def _on_baseboard(gpu: Gpu) -> bool:
-    """SXM cards are wired to each other; PCIe cards only by a bridge that somebody fits."""
-    return gpu.fabric_state is not None or "SXM" in (gpu.name or "")
 
 
 def _fabric(host: Host) -> Iterator[Caution]:

@@ -155,8 +155,12 @@ def unseen(
         yield f"kernel log ({'needs root' if system.uid else 'not readable'})"
     if several and listing.missing:
         yield "ACS on the way between the cards (lspci is not installed)"
-    elif several and system.uid != 0:
+    elif several and system.uid != 0 and not any(map(_acs_seen, cards.gpus)):
         yield "ACS on the way between the cards (lspci needs root)"
+
+
+def _acs_seen(gpu: Gpu) -> bool:
+    return any(hop.acs_redirect is not None for hop in gpu.pcie.hops)
 
 
 def _blind_spots(

@@ -18,6 +18,8 @@ from multigpu.hardware import Path as PciPath
 from multigpu.host import probe
 from multigpu.parse.capture import read
 
+pytestmark = pytest.mark.process
+
 
 @dataclass(frozen=True)
 class Guest:
