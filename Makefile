@@ -32,7 +32,8 @@ lab: setup  ## two real systemd hosts with simulated GPUs (root)
 lab-down: setup  ## remove the lab without a trace
 	@$(BIN)/python tests/lab/lab.py down
 
-test: setup lint types unit  ## everything; the lab where it can run
+test: setup lint types  ## everything; the lab where it can run
+	@HYPOTHESIS_PROFILE=careful $(BIN)/python -m pytest -n 3 -m "$(FAST)"
 	@$(BIN)/python -m pytest -m "not ($(FAST))" --durations=15
 
 unit: setup  ## the fast tier
