@@ -653,3 +653,8 @@ def test_a_superchip_with_vram_of_its_own_shares_nothing_but_reaches_it() -> Non
     assert rules(with_card(0, 1, unified_memory=True)) == ["coherent-memory"]
     apu = {"unified_memory": True, "vendor": Vendor.AMD, "gfx": "gfx942"}
     assert rules(with_card(0, 1, **apu)) == ["unified-memory"]
+
+
+def test_a_gpu_whose_memory_is_the_processors_is_no_superchip() -> None:
+    host = replace(with_card(0, 1, memory_mib=64_000, unified_memory=True), memory_mib=64_000)
+    assert "unified-memory" in rules(host) and "coherent-memory" not in rules(host)

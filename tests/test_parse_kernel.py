@@ -400,3 +400,10 @@ def test_a_lost_card_reaches_further_than_an_application_fault() -> None:
     worst = xids.worst([13, 31, 79, 63, None, 9999])
     assert worst is not None and worst.code == 79 and worst.remedy is xids.Remedy.RESTART_HOST
     assert xids.worst([]) is None and xids.xid(None) is None and xids.xid(1) is None
+
+
+def test_a_card_off_the_bus_is_known_by_its_address_alone() -> None:
+    line = "[123.456789] NVRM: GPU at 0000:41:00.0 has fallen off the bus.\n"
+    (event,) = read_kernel(line).value
+    assert (event.kind, event.address) == ("off-the-bus", "0000:41:00.0")
+    assert event.text == "has fallen off the bus."

@@ -135,7 +135,7 @@ def _guest(host: Host) -> Iterator[Caution]:
 
 
 def _unified(host: Host) -> Iterator[Caution]:
-    shared = [gpu for gpu in host.gpus if gpu.unified_memory and not _coherent(gpu)]
+    shared = [gpu for gpu in host.gpus if gpu.unified_memory and not _coherent(gpu, host)]
     if shared:
         cards = indices(shared)
         blind = any(gpu.memory_mib is None for gpu in shared)
@@ -151,13 +151,17 @@ def _unified(host: Host) -> Iterator[Caution]:
         )
 
 
-def _coherent(gpu: Gpu) -> bool:
-    """Grace Hopper and Grace Blackwell: VRAM of its own, which the kernel uses as a NUMA node."""
-    return bool(gpu.unified_memory) and gpu.vendor is Vendor.NVIDIA and gpu.memory_mib is not None
+def _coherent(gpu: Gpu, host: Host) -> bool:
+    """Grace Hopper and Grace Blackwell: VRAM of its own, which the kernel uses as a NUMA node.
+
+    A GPU whose memory is the processor's has the size of that.
+    """
+    own = gpu.memory_mib is not None and gpu.memory_mib != host.memory_mib
+    return bool(gpu.unified_memory) and gpu.vendor is Vendor.NVIDIA and own
 
 
 def _coherent_memory(host: Host) -> Iterator[Caution]:
-    cards = indices(gpu for gpu in host.gpus if _coherent(gpu))
+    cards = indices(gpu for gpu in host.gpus if _coherent(gpu, host))
     if cards:
         yield Caution(
             "coherent-memory",

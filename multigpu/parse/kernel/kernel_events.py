@@ -52,7 +52,7 @@ PCIE = _rule(
     r"(?:, limited by (.{1,30}?) x(\d{1,3}) link at (\S+))?"
     r"(?: \((?:capable of ([\d.]{1,12}) Gb/s with )?(.{1,30}?) x(\d{1,3}) link\))?.*)$"
 )
-OFF_THE_BUS = _rule(r"NVRM: .{0,40}?ADDRESS:? .{0,80}(GPU has fallen off the bus.*)$")
+OFF_THE_BUS = _rule(r"NVRM: .{0,40}?ADDRESS:? .{0,80}?((?:GPU )?has fallen off the bus.*)$")
 OFF_THE_BUS_1 = _rule(r"NVRM: The NVIDIA GPU ADDRESS")
 OFF_THE_BUS_2 = _rule(r"NVRM: \(PCI ID: [0-9a-f:]+\) installed in this system has")
 OFF_THE_BUS_3 = _rule(r"(fallen off the bus and is not responding to commands.*)$")
