@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, pairwise
 from math import comb
 
-from multigpu.hardware import Gpu, Host, Mix, Path, mix
+from multigpu.hardware import Gpu, Host, Path
+from multigpu.mix import Mix, mix
 
 Group = tuple[int, ...]
 

@@ -24,7 +24,6 @@ __all__ = [
     "Limit",
     "ManagedFile",
     "MigDevice",
-    "Mix",
     "P2p",
     "Path",
     "PcieBandwidth",
@@ -33,7 +32,6 @@ __all__ = [
     "RemappedRows",
     "UnitState",
     "Vendor",
-    "mix",
 ]
 
 
@@ -171,16 +169,6 @@ class Gpu:
     retired_pages_pending: bool | None = None
 
 
-class Mix(StrEnum):
-    """How alike the usable cards of a host are; each is a different answer for the planner."""
-
-    SINGLE = "one GPU"
-    MATCHED = "matched"
-    MEMORY = "mixed by memory"
-    ARCHITECTURE = "mixed by architecture"
-    VENDOR = "mixed by vendor"
-
-
 @dataclass(frozen=True)
 class Host:
     """One captured machine.
@@ -193,9 +181,9 @@ class Host:
     systemd-detect-virt, "none" on bare metal. `iommu` is off, passthrough or translating.
     `left_out` are display functions that are no cards to plan with. `module_license` tells the open
     kernel module ("Dual MIT/GPL") from the closed one ("NVIDIA"); `registry_dwords` are the
-    driver's registry keys. `disk_free_mib` is that of
-    /var/lib, where models go. `paths` are those that the probe was asked for and found,
-    directories too, without their content. `uid` is that of the user the probe ran as.
+    driver's registry keys. `disk_free_mib` is that of /var/lib, where models go. `paths` are those
+    that the probe was asked for and found, directories too, without their content. `uid` is that of
+    the user the probe ran as.
     """
 
     name: str
@@ -256,19 +244,3 @@ class Host:
     def usable(self) -> tuple[Gpu, ...]:
         """Cards a plan may use: no error, memory known, not cut into MIG slices."""
         return tuple(g for g in self.gpus if g.error is None and g.memory_mib and not g.mig)
-
-
-def mix(gpus: tuple[Gpu, ...]) -> Mix:
-    """How alike the cards are: vendor first, then compute capability or gfx, then memory.
-
-    Memory within 10 % counts as matched; a smaller band would part twins that differ by firmware
-    (24564 and 24576 MiB).
-    """
-    if len(gpus) < 2:
-        return Mix.SINGLE
-    if len({g.vendor for g in gpus}) > 1:
-        return Mix.VENDOR
-    if len({(g.compute_capability, g.gfx) for g in gpus}) > 1:
-        return Mix.ARCHITECTURE
-    memory = [g.memory_mib or 0 for g in gpus]
-    return Mix.MATCHED if min(memory) >= 0.9 * max(memory) else Mix.MEMORY

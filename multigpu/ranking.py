@@ -11,9 +11,10 @@ from collections.abc import Callable
 from math import floor, log
 
 from multigpu.groups import bonded, capability_gap, slow
-from multigpu.hardware import Host, Mix, Vendor, mix
+from multigpu.hardware import Host, Vendor
 from multigpu.labels import cards, label
 from multigpu.memory import headroom_tokens
+from multigpu.mix import Mix, mix
 from multigpu.plan import Candidate, ModelSpec, Objective, Reason, Strategy
 
 # Milliseconds to read one GiB of weights at 1 TB/s (RTX 3090, 4090): the order is the same on

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 
 from multigpu.cautions import TENANT_MIB, Caution, Severity, vram_in_use_mib, warnings
-from multigpu.hardware import Host, Mix, P2p, Vendor, mix
+from multigpu.hardware import Host, P2p, Vendor
+from multigpu.mix import Mix, mix
 from multigpu.parse.system import is_container, is_virtual_machine
 from multigpu.screen.cards import card_lines
 from multigpu.screen.pairs import island_lines, pair_lines, peer_access_lines

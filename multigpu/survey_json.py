@@ -12,8 +12,9 @@ from typing import Any
 from multigpu.as_json import as_json
 from multigpu.cautions import warnings
 from multigpu.fleet import NOBODY
-from multigpu.hardware import Host, mix
+from multigpu.hardware import Host
 from multigpu.islands import islands
+from multigpu.mix import mix
 from multigpu.peer_access import groups, peer_access
 from multigpu.screen.unseen import unseen
 

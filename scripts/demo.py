@@ -16,8 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from multigpu.hardware import Host, mix
+from multigpu.hardware import Host
 from multigpu.labels import label
+from multigpu.mix import mix
 from multigpu.parse import capture
 from multigpu.planfile import read
 

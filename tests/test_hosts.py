@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from multigpu.hardware import Mix, mix
+from multigpu.mix import Mix, mix
 from multigpu.parse.capture import read
 from tests.hosts import HERE, NAMES, captured
 from tests.hosts.machines import MACHINES

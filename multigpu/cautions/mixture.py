@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from multigpu.cautions.caution import Caution, Severity, indices
-from multigpu.hardware import Gpu, Host, Mix, mix
+from multigpu.hardware import Gpu, Host
+from multigpu.mix import Mix, mix
 
 
 def _mixture(host: Host) -> Iterator[Caution]:

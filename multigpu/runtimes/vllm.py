@@ -14,7 +14,8 @@ from math import ceil, floor
 from multigpu import install
 from multigpu import memory as m
 from multigpu.groups import by_capability
-from multigpu.hardware import Gpu, Host, Mix, mix
+from multigpu.hardware import Gpu, Host
+from multigpu.mix import Mix, mix
 from multigpu.placement import even, partition
 from multigpu.plan import (
     Candidate,
