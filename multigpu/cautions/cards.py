@@ -30,6 +30,7 @@ def _mig(host: Host) -> Iterator[Caution]:
             f"{are(cards, 'the card stays', 'the cards stay')} out of every plan",
             f"`nvidia-smi -i {listed(cards)} -mig 0` gives {are(cards, 'it', 'them')} back as a "
             "whole",
+            needed="whole cards",
             gpus=cards,
             severity=Severity.LIMIT,
         )
@@ -119,6 +120,7 @@ def _persistence(host: Host) -> Iterator[Caution]:
             "every start after an idle time initialises the cards again (seconds a card), and "
             "settings such as power limits are lost in between",
             "`systemctl enable --now nvidia-persistenced`, or `nvidia-smi -pm 1` until the reboot",
+            needed="persistence mode on",
             gpus=tuple(off),
             severity=Severity.NOTE,
         )

@@ -63,6 +63,7 @@ def _unusable(host: Host) -> Iterator[Caution]:
             f"{names(indices(gpus))} cannot be used: {error}",
             "the planner counts on the other cards only" if host.usable else "no card is left",
             _cure(gpus[0], host),
+            needed="a card that answers the driver",
             gpus=indices(gpus),
             severity=Severity.BROKEN,
         )
@@ -84,6 +85,7 @@ def _pci_only(host: Host) -> Iterator[Caution]:
                 f"{names(cards)} {are(cards)} {error}",
                 f"VRAM and health are unknown: no plan counts on {are(cards, 'it', 'them')}",
                 f"add the output of `{'nvidia-smi -q -x' if nvidia else 'amd-smi static --json'}`",
+                needed="what the driver says of the card",
                 gpus=cards,
                 severity=Severity.LIMIT,
             )
@@ -175,6 +177,7 @@ def _remapping(host: Host) -> Iterator[Caution]:
             f"{names(failed)} could not replace bad rows of memory",
             "errors in these rows go on: wrong data or stopped processes",
             "take it out of service and have it replaced (a reason for RMA)",
+            needed="every bad row replaced",
             gpus=tuple(failed),
             severity=Severity.DANGER,
         )
@@ -186,6 +189,7 @@ def _remapping(host: Host) -> Iterator[Caution]:
             "reset to be replaced",
             "the rows are in use until then",
             f"at the next stop: `nvidia-smi --gpu-reset -i {listed(pending)}`",
+            needed="no row that waits",
             gpus=tuple(pending),
             severity=Severity.DANGER,
         )
@@ -201,6 +205,7 @@ def _retirement(host: Host) -> Iterator[Caution]:
             "reset to be taken out",
             "the pages are in use until then",
             f"at the next stop: `nvidia-smi --gpu-reset -i {listed(pending)}`",
+            needed="no page that waits",
             gpus=tuple(pending),
             severity=Severity.DANGER,
         )
@@ -216,6 +221,7 @@ def _throttling(host: Host) -> Iterator[Caution]:
             f"{names(cards)} {are(cards)} slowed down now: {cause}{heat and f' ({heat})'}",
             "decode and prefill; a split model waits for its slowest card",
             THROTTLE_CURES[cause],
+            needed="clocks that nothing holds down",
             gpus=cards,
         )
 

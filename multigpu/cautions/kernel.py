@@ -60,6 +60,7 @@ def _xids(host: Host) -> Iterator[Caution]:
             f"{_said(events[-1])}",
             XID_COSTS[row.reach] if row else "what ran on the card may have died or gone wrong",
             _remedy(row.remedy if row else None),
+            needed="no Xid since the boot",
             gpus=gpus,
             severity=Severity.NOTE if row and row.reach in HARMLESS else Severity.DANGER,
         )
@@ -128,6 +129,7 @@ def _sxids(host: Host) -> Iterator[Caution]:
             "stop the jobs, `systemctl restart nvidia-fabricmanager`, else reboot"
             if fatal
             else "watch the count; `nvidia-smi nvlink -e` shows the links' error counters",
+            needed="no SXid since the boot",
             severity=Severity.BROKEN if fatal else Severity.NOTE,
         )
 
@@ -207,6 +209,7 @@ def _others(host: Host) -> Iterator[Caution]:
                 f"{what}{on}, {_times(begun or events)}{_said(events[-1])}",
                 costs,
                 do,
+                needed="no such message since the boot",
                 gpus=gpus,
                 severity=Severity.DANGER,
             )

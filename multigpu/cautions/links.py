@@ -65,6 +65,7 @@ def _lanes(host: Host) -> Iterator[Caution]:
             f"{names(cards)} {are(cards, 'runs', 'run')} on {width} of {width_max} lanes{at}",
             _lanes_cost(width, width_max),
             CURES[cause] if cause else UNKNOWN_CURE,
+            needed=f"{width_max} lanes up to the processor",
             gpus=cards,
         )
 

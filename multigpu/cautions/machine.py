@@ -59,6 +59,7 @@ def _memory(host: Host) -> Iterator[Caution]:
             f"the kernel killed processes for want of RAM ({len(killed)} times), last: {who}",
             "a runtime that loads a large model can be the next",
             "give the host more RAM or swap, or lower the limit of the service that grows",
+            needed="RAM for all that runs",
             severity=Severity.DANGER,
         )
 
@@ -73,6 +74,7 @@ def _crashes(host: Host) -> Iterator[Caution]:
             f"processes crashed ({len(crashed)} times), last: {who}",
             "nothing now",
             "if a runtime is among them: `coredumpctl list`, and look for Xid lines at that time",
+            needed="none since the boot",
             severity=Severity.NOTE,
         )
 
@@ -90,6 +92,7 @@ def _numa(host: Host) -> Iterator[Caution]:
             f"the firmware names no NUMA node for {names(blind)}, the host has {nodes}",
             "processes and their buffers may land on the far socket: slower loading and prefill",
             "update the BIOS; `lspci -vv` and the board's manual tell which socket owns the slot",
+            needed="a node for each card",
             gpus=tuple(blind),
             severity=Severity.NOTE,
         )

@@ -31,6 +31,7 @@ def _vendors(cards: Sequence[Gpu]) -> Caution:
         f"cards of two vendors: {vendors}",
         "tensor and pipeline parallel stay within one vendor: NCCL and RCCL never form one group",
         "plan one service a vendor; llama.cpp with Vulkan is the only runtime that can span both",
+        needed="one vendor in a group of cards",
         gpus=indices(cards),
         severity=Severity.LIMIT,
     )
@@ -58,6 +59,7 @@ def _architectures(cards: Sequence[Gpu]) -> Caution:
         "pace of the slowest; replicas and a layer split stay open",
         "nothing to set: a plan goes by the lowest, which comes first in device order; pin `gpus` "
         "to keep to alike cards",
+        needed="one architecture in a group of cards that shares every layer",
         gpus=indices(cards),
         severity=Severity.LIMIT,
     )
@@ -71,6 +73,7 @@ def _memory(cards: Sequence[Gpu]) -> Caution:
         f"cards of different memory: {', '.join(map(str, sizes))} MiB",
         f"even shares (tensor parallel) leave {idle} MiB of the larger cards unused",
         "a layer split, uneven pipeline stages or one service a card use all of it",
+        needed="equal memory for even shares",
         gpus=indices(cards),
         severity=Severity.LIMIT,
     )

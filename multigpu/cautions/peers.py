@@ -45,6 +45,7 @@ def _refused(host: Host) -> Iterator[Caution]:
             f"{rest}",
             THROUGH_HOST,
             _refusal_cure(verdict, host, among),
+            needed="peer access granted (OK)",
             gpus=among,
             severity=Severity.LIMIT,
         )
@@ -164,6 +165,7 @@ def _in_guest(host: Host) -> Iterator[Caution]:
             "while bandwidth tests pass",
             "prove it with a one-way copy that is checked on the destination, else "
             "NCCL_P2P_DISABLE=1 and `--disable-custom-all-reduce`",
+            needed="a proof that bytes arrive",
             gpus=_among(pairs),
             severity=Severity.DANGER,
         )

@@ -31,6 +31,7 @@ def _tenants(host: Host) -> Iterator[Caution]:
                 f"GPU {gpu.index}: other processes hold {held} MiB: {_listed(others)}",
                 "this much less for weights and KV cache",
                 _evict(others),
+                needed="a card that nothing else uses",
                 gpus=(gpu.index,),
             )
         elif not gpu.processes and _unnamed(gpu) >= TENANT_MIB:
@@ -40,6 +41,7 @@ def _tenants(host: Host) -> Iterator[Caution]:
                 "does not name",
                 "this much less for weights and KV cache",
                 "run the survey as root; a container's processes show on its host only",
+                needed="a card that nothing else uses",
                 gpus=(gpu.index,),
             )
 
@@ -89,6 +91,7 @@ def _desktop(host: Host) -> Iterator[Caution]:
             "the VRAM it holds changes with every window, and long kernels make the screen stall",
             "move the monitor to the integrated graphics or the card that serves nothing, or boot "
             "without a desktop: `systemctl set-default multi-user.target`",
+            needed="a desktop on no card that serves",
             gpus=cards,
         )
 
