@@ -5,17 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from pyinfra.api import FactBase
 from typing_extensions import override
 
-import multigpu.host
 from multigpu.errors import MultigpuError
 from multigpu.hardware import Host
 from multigpu.parse import capture
+from multigpu.store.probe_program import program
 
-PROBE = (Path(multigpu.host.__file__).parent / "probe.py").read_text()
 TIMEOUT_S = 40
 """For `_timeout`: above the probe's own limit, so that a hang is told apart from a slow host."""
 NO_PYTHON = "multigpu: no python3"
@@ -45,7 +43,7 @@ class Machine(FactBase[tuple[Host, str] | Unreadable | None]):
         arguments = " ".join(f"--path {shlex.quote(path)}" for path in paths)
         return (
             f"command -v python3 >/dev/null 2>&1 || {{ echo '{NO_PYTHON}'; exit 0; }}\n"
-            f"python3 - {arguments} <<'MULTIGPU_PROBE'\n{PROBE}\nMULTIGPU_PROBE\n"
+            f"python3 - {arguments} <<'MULTIGPU_PROBE'\n{program()}\nMULTIGPU_PROBE\n"
         )
 
     @override

@@ -16,18 +16,20 @@ from typing import Any
 import pytest
 
 from multigpu.host import probe
+from multigpu.host.probe import files, system
 from multigpu.parse.capture import read
+from multigpu.store.probe_program import program
 from tests.hosts import captured
 
-PROBE = Path(probe.__file__)
+ROOMS = sorted(Path(probe.__file__).parent.glob("*.py"))
 QUERY = "nvidia-smi -q -x"
 
 
 def run(*arguments: str, path: str | None = None, by_stdin: bool = False) -> tuple[str, float]:
     """Output of the probe in its own process, as pyinfra or a person starts it, and its seconds."""
     environment = {**os.environ, "PATH": path or os.environ["PATH"]}
-    argv = [sys.executable, "-" if by_stdin else str(PROBE), *arguments]
-    source = PROBE.read_text(encoding="ascii") if by_stdin else None
+    argv = [sys.executable, *(["-"] if by_stdin else ["-m", "multigpu.host.probe"]), *arguments]
+    source = program() if by_stdin else None
     started = time.monotonic()
     done = subprocess.run(
         argv, input=source, env=environment, capture_output=True, text=True, check=True, timeout=30
@@ -63,15 +65,31 @@ def plant(root: Path, files: dict[str, str]) -> None:
         path.write_text(content, encoding="utf-8")
 
 
-def test_the_probe_is_python_3_9_and_imports_only_the_standard_library() -> None:
-    tree = ast.parse(PROBE.read_text(encoding="ascii"), feature_version=(3, 9))
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.stem)
+def test_the_probe_is_python_3_9_and_imports_only_the_standard_library(room: Path) -> None:
+    tree = ast.parse(room.read_text(encoding="ascii"), feature_version=(3, 9))
     names = {n.name for node in ast.walk(tree) if isinstance(node, ast.Import) for n in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names <= sys.stdlib_module_names | {"__future__"}
+    others = {name for name in names if not f"{name}.".startswith("multigpu.host.probe.")}
+    assert others <= sys.stdlib_module_names | {"__future__"}
+
+
+def test_every_room_of_the_probe_travels() -> None:
+    rooms = {room.stem for room in ROOMS} - {"__init__", "__main__"}
+    assert rooms == {name for name in rooms if f"multigpu.host.probe.{name}" in program()}
+
+
+def test_the_program_runs_where_multigpu_is_not_installed(tmp_path: Path) -> None:
+    argv = [sys.executable, "-I", "-S", "-"]
+    done = subprocess.run(
+        argv, input=program(), cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert read(done.stdout, "here").cpus == os.cpu_count()
 
 
 def test_no_line_of_the_probe_ends_the_heredoc_that_carries_it() -> None:
-    assert not {"EOF", "EOS"} & set(PROBE.read_text(encoding="ascii").splitlines())
+    assert program().isascii()
+    assert not {"EOF", "EOS", "MULTIGPU_PROBE"} & set(program().splitlines())
 
 
 @pytest.mark.parametrize("by_stdin", [False, True])
@@ -98,7 +116,7 @@ def test_a_tool_that_hangs_is_cut_with_its_children_and_keeps_what_it_said(tools
     assert seconds < 6
     assert (record["timed_out"], record["stdout"][0]) == (True, "partial")
     assert "no answer within 1 s" in read(text, "here").problems[0]
-    state = probe.read_text(f"/proc/{pid.read_text().strip()}/stat")
+    state = files.read_text(f"/proc/{pid.read_text().strip()}/stat")
     assert state is None or state.rpartition(")")[2].split()[0] == "Z"
 
 
@@ -222,7 +240,7 @@ def test_iommu_groups_are_counted_by_type(tmp_path: Path) -> None:
     kinds = ("identity", "DMA-FQ", "DMA-FQ")
     groups = "/sys/kernel/iommu_groups"
     plant(tmp_path, {f"{groups}/{n}/type": f"{kind}\n" for n, kind in enumerate(kinds)})
-    assert probe.iommu_groups(str(tmp_path)) == {"identity": 1, "DMA-FQ": 2}
+    assert system.iommu_groups(str(tmp_path)) == {"identity": 1, "DMA-FQ": 2}
 
 
 def test_a_part_that_never_ends_is_named_and_left_behind() -> None:

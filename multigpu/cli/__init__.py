@@ -4,10 +4,11 @@
     python -m multigpu plan captures/tower.json Qwen/Qwen3-32B-AWQ --context 32768 --concurrency 4
     nvidia-smi topo -m | python -m multigpu read
 
-A captured machine comes from deploys/survey.py, or on the machine itself from
-`python3 multigpu/host/probe.py > tower.json`, which holds names and serial numbers of the machine
-until `python -m multigpu share tower.json` replaces them. A folder of saved outputs (nvidia-smi
--q -x, nvidia-smi topo -m, lspci -vvv, journalctl -k ...) is read as one captured machine.
+A captured machine comes from deploys/survey.py, or without pyinfra from
+`python -m multigpu probe | ssh tower sudo python3 - > tower.json`, which holds names and serial
+numbers of the machine until `python -m multigpu share tower.json` replaces them. A folder of saved
+outputs (nvidia-smi -q -x, nvidia-smi topo -m, lspci -vvv, journalctl -k ...) is read as one
+captured machine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from multigpu.cli.machines import run_plan, run_share, run_survey
+from multigpu.cli.machines import run_plan, run_probe, run_share, run_survey
 from multigpu.cli.read import run_read
 from multigpu.errors import MultigpuError, NoPlan
 from multigpu.explain import explain_refusal
@@ -49,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     _survey_options(commands.add_parser("survey", help="what captured machines are"))
     _plan_options(commands.add_parser("plan", help="how a model should use a machine's cards"))
+    probe = commands.add_parser(
+        "probe", help="the program that captures a machine, for its python3"
+    )
+    probe.set_defaults(run=run_probe)
     _share_options(commands.add_parser("share", help="a captured machine for a bug report"))
     _read_options(commands.add_parser("read", help="what is understood of a tool's output"))
     return parser

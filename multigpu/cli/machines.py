@@ -19,6 +19,7 @@ from multigpu.planner import plan
 from multigpu.pseudonyms import pseudonymised
 from multigpu.store import models
 from multigpu.store.inputs import Input, Model, Tree, inputs
+from multigpu.store.probe_program import program
 from multigpu.survey import survey
 from multigpu.survey_json import fleet_json
 from multigpu.wish import wishes
@@ -47,6 +48,12 @@ def _captured(given: Input) -> str:
             f"`python -m multigpu read {given.name}` shows it"
         )
     return given.text
+
+
+def run_probe(options: argparse.Namespace) -> int:
+    """The probe as one text: Python 3.9+ on the machine, nothing to install."""
+    print(program(), end="")
+    return 0
 
 
 def run_share(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Read a captured machine: the JSON document that `multigpu/host/probe.py` prints.
+"""Read a captured machine: the JSON document that `multigpu/host/probe/` prints.
 
 The text may come from a login shell that prints around it; a document without its end marker is
 never half believed.

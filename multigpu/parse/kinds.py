@@ -35,7 +35,7 @@ def _is_captured(text: str) -> float:
 
 CAPTURED = Kind(
     "captured-machine",
-    "captured machine of deploys/survey.py or multigpu/host/probe.py",
+    "captured machine of deploys/survey.py or of the probe",
     _is_captured,
     _read_captured,
 )

@@ -1,0 +1,5 @@
+"""`python -m multigpu.host.probe`."""
+
+from multigpu.host.probe import main
+
+main()
