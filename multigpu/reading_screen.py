@@ -15,6 +15,8 @@ from multigpu.survey import survey
 SHOWN = 12
 """Lines not understood that a screen shows; logs have hundreds that carry nothing for us."""
 
+NO_MACHINE = "no output of a machine's tools here; give one file to see what is in it"
+
 
 def screen(
     name: str, kind: Kind, reading: Reading[Any], columns: int = 80, *, every: bool = False
@@ -63,7 +65,7 @@ def folder_screen(name: str, folder: Folder, columns: int = 80) -> str:
     """The machine, and what each file of the folder was read as."""
     return "\n".join(
         [
-            survey(folder.machine, columns).rstrip("\n"),
+            survey(folder.machine, columns).rstrip("\n") if folder.tells else NO_MACHINE,
             "",
             f"read from {name}:",
             *(f"  {item.file}: {item_text(item)}" for item in folder.items),

@@ -29,6 +29,8 @@ class Folder:
 
     machine: Host
     items: tuple[Item, ...]
+    tells: bool
+    """Whether anything in it is of a machine; a model's files and logs of engines are not."""
 
 
 def read_folder(
@@ -51,7 +53,7 @@ def read_folder(
             tools[place] = {"rc": 0, "stdout": texts[file].split("\n"), "stderr": []}
         items.append(Item(file, found, found.read(texts[file]) if found else None))
     machine = capture.host({"tools": tools, "partial": True, **(parts or {})}, name)
-    return Folder(machine, tuple(items))
+    return Folder(machine, tuple(items), bool(tools or parts))
 
 
 def _place(kind: Kind | None) -> str | None:
