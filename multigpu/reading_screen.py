@@ -10,6 +10,7 @@ from multigpu.hardware import Host
 from multigpu.outline import outline
 from multigpu.parse.folder import Folder, Item
 from multigpu.parse.reading import Kind, Reading, Unread
+from multigpu.screen.text import wrapped
 from multigpu.survey import survey
 
 SHOWN = 12
@@ -68,9 +69,16 @@ def folder_screen(name: str, folder: Folder, columns: int = 80) -> str:
             survey(folder.machine, columns).rstrip("\n") if folder.tells else NO_MACHINE,
             "",
             f"read from {name}:",
-            *(f"  {item.file}: {item_text(item)}" for item in folder.items),
+            *(line for item in folder.items for line in item_lines(item, columns)),
         ]
     )
+
+
+def item_lines(item: Item, columns: int) -> list[str]:
+    """File and format on one line, or the format below a name that is too long for that."""
+    name = f"  {printable(item.file)}:"
+    line = f"{name} {item_text(item)}"
+    return [line] if len(line) <= columns else [name, *wrapped("    ", item_text(item), columns)]
 
 
 def item_text(item: Item) -> str:
