@@ -63,4 +63,4 @@ wheel: setup  ## build and cache the llama.cpp wheel for the lab
 	@$(BIN)/python scripts/build_llama_wheel.py
 
 clean:  ## everything made here, but for the cache
-	rm -rf $(VENV) build dist rehearsal captures .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist rehearsal .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,13 +21,14 @@ def mix(gpus: tuple[Gpu, ...]) -> Mix:
     """How alike the cards are: vendor first, then compute capability or gfx, then memory.
 
     Memory within 10 % counts as matched; a smaller band would part twins that differ by firmware
-    (24564 and 24576 MiB).
+    (24564 and 24576 MiB). What is unknown of a card is no difference.
     """
     if len(gpus) < 2:
         return Mix.SINGLE
     if len({g.vendor for g in gpus}) > 1:
         return Mix.VENDOR
-    if len({(g.compute_capability, g.gfx) for g in gpus}) > 1:
+    if len({g.gfx or g.compute_capability for g in gpus} - {None}) > 1:
         return Mix.ARCHITECTURE
-    memory = [g.memory_mib or 0 for g in gpus]
-    return Mix.MATCHED if min(memory) >= 0.9 * max(memory) else Mix.MEMORY
+    memory = [g.memory_mib for g in gpus if g.memory_mib is not None]
+    even = not memory or min(memory) >= 0.9 * max(memory)
+    return Mix.MATCHED if even else Mix.MEMORY

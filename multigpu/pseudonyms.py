@@ -177,17 +177,20 @@ class Pseudonyms:
 def pseudonymised(document: dict[str, object], name: str) -> dict[str, object]:
     """The probe's document without what identifies its host; `name` is that of the inventory.
 
-    Where the host has no machine-id, the UUIDs of its cards are the key.
+    Where the host has no machine-id, the UUIDs of its cards are the key, else the document itself.
+    A document that holds pseudonyms already stays as it is.
     """
+    if document.get("pseudonyms") is True:
+        return document
     system = mapping(document.get("system"))
     known = (name, text(system.get("hostname")) or "")
-    key = text(system.get("machine_id")) or "".join(sorted(_uuids(document))) or "no machine-id"
+    key = text(system.get("machine_id")) or "".join(sorted(_uuids(document))) or repr(document)
     hidden = Pseudonyms(key, known)
     found = {part: _part(part, value, hidden) for part, value in document.items()}
     if "system" in found:
         hostname = hidden.name(known[1]) if known[1] else None
         found["system"] = {**mapping(found["system"]), "hostname": hostname, "machine_id": None}
-    return found
+    return {"schema": found.pop("schema", None), "pseudonyms": True, **found}
 
 
 def _part(part: str, value: object, hidden: Pseudonyms) -> object:

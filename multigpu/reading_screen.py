@@ -10,10 +10,13 @@ from multigpu.hardware import Host
 from multigpu.outline import outline
 from multigpu.parse.folder import Folder, Item
 from multigpu.parse.reading import Kind, Reading, Unread
+from multigpu.screen.text import wrapped
 from multigpu.survey import survey
 
 SHOWN = 12
 """Lines not understood that a screen shows; logs have hundreds that carry nothing for us."""
+
+NO_MACHINE = "no output of a machine's tools here; give one file to see what is in it"
 
 
 def screen(
@@ -63,12 +66,19 @@ def folder_screen(name: str, folder: Folder, columns: int = 80) -> str:
     """The machine, and what each file of the folder was read as."""
     return "\n".join(
         [
-            survey(folder.machine, columns).rstrip("\n"),
+            survey(folder.machine, columns).rstrip("\n") if folder.tells else NO_MACHINE,
             "",
             f"read from {name}:",
-            *(f"  {item.file}: {item_text(item)}" for item in folder.items),
+            *(line for item in folder.items for line in item_lines(item, columns)),
         ]
     )
+
+
+def item_lines(item: Item, columns: int) -> list[str]:
+    """File and format on one line, or the format below a name that is too long for that."""
+    name = f"  {printable(item.file)}:"
+    line = f"{name} {item_text(item)}"
+    return [line] if len(line) <= columns else [name, *wrapped("    ", item_text(item), columns)]
 
 
 def item_text(item: Item) -> str:

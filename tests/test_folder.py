@@ -7,11 +7,11 @@ import json
 import pytest
 
 from multigpu.cautions import warnings
-from multigpu.hardware import Host
+from multigpu.hardware import Host, P2p
 from multigpu.parse.folder import read_folder
 from multigpu.survey import survey
 from tests.hosts.machines import MACHINES
-from tests.rigs import lspci, nvidia_smi
+from tests.rigs import lspci, nvidia_smi, topology
 from tests.rigs.dialect import Dialect
 
 TWINS = next(rig.host for rig in MACHINES if rig.host.name == "2x3090-x4")
@@ -67,3 +67,10 @@ def test_a_numa_node_that_is_no_number_of_a_node_is_unknown(node: str) -> None:
     rows = f"GPU0\t X \tPHB\t0-3\t{node}\tN/A\nGPU1\tPHB\t X \t0-3\t1\tN/A\n"
     saved = machine(XML, header + rows)
     assert [gpu.numa_node for gpu in saved.gpus] == [None, 1]
+
+
+def test_grants_to_write_are_told_from_those_to_read_by_their_command() -> None:
+    reads = topology.peer_access(TWINS, Dialect(), "r")
+    writes = "$ nvidia-smi topo -p2p w\n" + reads.replace("CNS", "OK")
+    (pair,) = machine(XML, reads, writes).pairs
+    assert (pair.p2p_read, pair.p2p_write) == (P2p.CHIPSET_NOT_SUPPORTED, P2p.OK)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from multigpu.hardware import Gpu
 from multigpu.mix import Mix, mix
 from multigpu.parse.capture import read
 from tests.hosts import HERE, NAMES, captured
@@ -46,3 +49,9 @@ def test_a_machine_is_as_mixed_as_its_name_says(name: str, expected: Mix) -> Non
 def test_every_card_of_a_machine_has_a_row_at_its_address(rig: Rig) -> None:
     host = read(captured(rig.host.name), rig.host.name)
     assert [gpu.pci_bus_id for gpu in host.gpus] == [gpu.pci_bus_id for gpu in rig.host.gpus]
+
+
+def test_what_is_unknown_of_a_card_makes_no_difference() -> None:
+    known = Gpu(0, memory_mib=24576, compute_capability=(8, 6))
+    assert mix((known, replace(known, compute_capability=None))) is Mix.MATCHED
+    assert mix((known, replace(known, memory_mib=None))) is Mix.MATCHED

@@ -185,3 +185,8 @@ def test_one_identity_has_one_pseudonym_in_decimal_and_in_hexadecimal() -> None:
     card = hidden["amdgpu"]["0000:03:00.0"]  # type: ignore[index]
     assert f"\nunique_id {int(card['unique_id'], 16)}" in properties
     assert f"\nhive_id {card['xgmi_hive_info/xgmi_hive_id']}\n" in properties
+
+
+def test_a_file_that_was_shared_is_not_changed_by_sharing_it_again() -> None:
+    once = pseudonymised(telling(), "tower7")
+    assert pseudonymised(once, "tower7") == once

@@ -24,6 +24,7 @@ from multigpu.errors import MultigpuError, NoPlan
 from multigpu.explain import explain_refusal
 from multigpu.parse import kinds
 from multigpu.plan import Objective
+from multigpu.screen.text import wrapped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="multigpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m multigpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True)
     _survey_options(commands.add_parser("survey", help="what captured machines are"))
@@ -68,7 +71,7 @@ def _survey_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("capture")
+    parser.add_argument("capture", help="captured machine or folder of outputs")
     parser.add_argument("model", help="hub id, folder or .gguf of this machine")
     parser.add_argument("--objective", choices=[str(o) for o in Objective], default="latency")
     parser.add_argument("--context", type=int, default=8192)
@@ -84,8 +87,12 @@ def _share_options(parser: argparse.ArgumentParser) -> None:
 
 def _read_options(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(kind.name for kind in kinds.KINDS)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(["kinds:", *wrapped("  ", names, 80)])
     parser.add_argument("file", nargs="*", help="file, folder, or - for standard input")
-    parser.add_argument("--as", dest="kind", metavar="KIND", help=f"guessed when absent: {names}")
+    parser.add_argument(
+        "--as", dest="kind", metavar="KIND", help="format of the input; guessed when absent"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--all-lines", action="store_true", help="every line not understood")
     parser.set_defaults(run=run_read)

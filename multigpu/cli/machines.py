@@ -18,11 +18,16 @@ from multigpu.parse.folder import read_folder
 from multigpu.planner import plan
 from multigpu.pseudonyms import pseudonymised
 from multigpu.store import models
-from multigpu.store.inputs import Input, Model, Tree, inputs
+from multigpu.store.inputs import Input, Model, Tree, file_text, inputs
 from multigpu.store.probe_program import program
 from multigpu.survey import survey
 from multigpu.survey_json import fleet_json
 from multigpu.wish import wishes
+
+WANTED = (
+    "give what deploys/survey.py or multigpu/host/probe.py wrote, or a folder of saved outputs of "
+    "one host"
+)
 
 
 def columns() -> int:
@@ -33,21 +38,30 @@ def columns() -> int:
 def _machine(path: str) -> Host:
     (found,) = inputs([path])
     if isinstance(found, Tree):
-        return read_folder(found.texts, found.path.resolve().name, found.parts).machine
+        for reason in found.left_out:
+            print(reason, file=sys.stderr)
+        folder = read_folder(found.texts, found.path.resolve().name, found.parts)
+        if not folder.tells:
+            raise CaptureError(f"{path} holds no output that tells of a machine; {WANTED}")
+        return folder.machine
     if isinstance(found, Model):
-        raise CaptureError(f"{path} is a model, no captured machine")
-    return capture.read(_captured(found), Path(found.name).stem)
+        raise CaptureError(f"{path} is a model, no captured machine; {WANTED}")
+    return capture.host(_captured(found), Path(found.name).stem)
 
 
-def _captured(given: Input) -> str:
-    """The text of a captured machine; the output of a tool is for `read`."""
+def _captured(given: Input) -> dict[str, object]:
+    """The document of a captured machine; the output of a tool is for `read`."""
+    if not given.text.strip():
+        raise CaptureError(f"{given.name} is empty")
     kind = kinds.guess(given.text)
     if kind is not None and kind is not kinds.CAPTURED:
         raise CaptureError(
             f"{given.name} is no captured machine but {kind.title}: "
             f"`python -m multigpu read {given.name}` shows it"
         )
-    return given.text
+    if capture.BEGIN.search(given.text) is None:
+        raise CaptureError(f"{given.name} is no captured machine; {WANTED}")
+    return capture.document(given.text, given.name)
 
 
 def run_probe(options: argparse.Namespace) -> int:
@@ -60,9 +74,9 @@ def run_share(options: argparse.Namespace) -> int:
     """The capture with pseudonyms, as deploys/survey.py keeps it."""
     (given,) = inputs([options.capture])
     if not isinstance(given, Input):
-        raise CaptureError(f"{options.capture} is no captured machine")
-    name = Path(given.name).stem
-    print(json.dumps(pseudonymised(capture.document(_captured(given), name), name), indent=1))
+        what = "a folder" if isinstance(given, Tree) else "a model"
+        raise CaptureError(f"{options.capture} is {what}; share takes one captured machine")
+    print(json.dumps(pseudonymised(_captured(given), Path(given.name).stem), indent=1))
     return 0
 
 
@@ -74,7 +88,8 @@ def run_survey(options: argparse.Namespace) -> int:
         try:
             machines.append(_machine(path))
         except MultigpuError as error:
-            unreadable[Path(path).stem] = str(error)
+            stem = Path(path).stem
+            unreadable[stem if stem not in unreadable else path] = str(error)
             print(error, file=sys.stderr)
     if options.json:
         print(json.dumps(fleet_json(machines, unreadable), indent=1))
@@ -86,10 +101,20 @@ def run_survey(options: argparse.Namespace) -> int:
 
 
 def _files(paths: list[str]) -> Iterator[str]:
-    """A folder of captured machines stands for each of them."""
+    """A folder of captured machines stands for each of them.
+
+    JSON of tools (rocm-smi --json) does not make a folder one; beside captures it is named.
+    """
     for path in paths:
-        captures = sorted(Path(path).glob("*.json")) if Path(path).is_dir() else []
-        yield from map(str, captures) if captures else [path]
+        files = sorted(Path(path).glob("*.json")) if Path(path).is_dir() else []
+        yield from map(str, files) if any(map(_is_captured, files)) else [path]
+
+
+def _is_captured(file: Path) -> bool:
+    try:
+        return kinds.guess(file_text(file)) is kinds.CAPTURED
+    except CaptureError:
+        return False
 
 
 def run_plan(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from multigpu.parse.amd.kfd import read_kfd
 from multigpu.parse.folder import read_folder
 from multigpu.parse.reading import Kind, Reading
 from multigpu.reading_screen import folder_json, folder_screen, screen, to_json
+from multigpu.screen.text import wrapped
 from multigpu.store import gguf_files
 from multigpu.store.inputs import Input, Model, Tree, inputs
 
@@ -37,7 +38,7 @@ def run_read(options: argparse.Namespace) -> int:
         try:
             for text, record in _readings(name, forced, options):
                 records.append(record)
-                failed |= bool(record.get("lines")) and len(record["unread"]) == record["lines"]
+                failed |= _nothing(record)
                 if not options.json:
                     print(text + "\n")
         except MultigpuError as error:
@@ -69,7 +70,19 @@ def _readings(
             kind = forced or _guessed(given)
             reading = _called(kind.read(given.text), Path(given.name).stem)
             text = screen(given.name, kind, reading, columns(), every=options.all_lines)
+            if kind is kinds.CAPTURED and reading.value is None:
+                why = reading.unread[0].text.removeprefix("captured machine: ")
+                text = "\n".join([given.name, *wrapped("  ", why, columns())])
             yield text, to_json(given.name, kind, reading)
+
+
+def _nothing(record: dict[str, Any]) -> bool:
+    """Whether nothing was understood: no line, no document of a machine, no file of a folder."""
+    if record["kind"] == "folder":
+        return not any(file["kind"] for file in record["files"]) and not record["value"]["gpus"]
+    if record["kind"] == kinds.CAPTURED.name:
+        return record["value"] is None
+    return bool(record.get("lines")) and len(record["unread"]) == record["lines"]
 
 
 def _called(reading: Reading[Any], name: str) -> Reading[Any]:
@@ -96,10 +109,7 @@ def _guessed(given: Input) -> Kind:
         if "\0" in given.text:
             raise CaptureError(f"{given.name} is no text")
         raise CaptureError(
-            f"{given.name} is in no format that is known; name one with --as ({_names()})"
+            f"{given.name} is in no format that is known; name one with --as "
+            "(`python -m multigpu read --help` lists them)"
         )
     return kind
-
-
-def _names() -> str:
-    return ", ".join(kind.name for kind in kinds.KINDS)

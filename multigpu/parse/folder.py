@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from multigpu.hardware import Host
 from multigpu.parse import capture, kinds
+from multigpu.parse.nvidia_smi.topo_matrix import read_topology
 from multigpu.parse.reading import Kind, Reading
 
 # Formats whose text the capture keeps under the probe's own command line.
@@ -29,6 +30,8 @@ class Folder:
 
     machine: Host
     items: tuple[Item, ...]
+    tells: bool
+    """Whether anything in it is of a machine; a model's files and logs of engines are not."""
 
 
 def read_folder(
@@ -43,7 +46,7 @@ def read_folder(
     items: list[Item] = []
     for file in sorted(texts):
         found = kinds.guess(texts[file])
-        place = _place(found)
+        place = _place(found, texts[file])
         if place in tools:
             items.append(Item(file, found, left_out=f"a second {found.name}" if found else None))
             continue
@@ -51,9 +54,16 @@ def read_folder(
             tools[place] = {"rc": 0, "stdout": texts[file].split("\n"), "stderr": []}
         items.append(Item(file, found, found.read(texts[file]) if found else None))
     machine = capture.host({"tools": tools, "partial": True, **(parts or {})}, name)
-    return Folder(machine, tuple(items))
+    return Folder(machine, tuple(items), bool(tools or parts))
 
 
-def _place(kind: Kind | None) -> str | None:
-    """Where the text stands in a capture's `tools`."""
-    return None if kind is None else PLACES.get(kind.name, kind.command)
+def _place(kind: Kind | None, text: str) -> str | None:
+    """Where the text stands in a capture's `tools`.
+
+    Grants to write are told from those to read by the command line before them, where it was saved.
+    """
+    if kind is None:
+        return None
+    if kind.command == capture.P2P_READ and read_topology(text).asked == "-p2p w":
+        return capture.P2P_WRITE
+    return PLACES.get(kind.name, kind.command)

@@ -9,7 +9,7 @@ Nothing is judged here. The document:
                or rc null and missing true
     files      path -> text, null when it could not be read
     system     cpus, cpu_model, numa_nodes, kernel, machine (`uname -m`), glibc, python, uid,
-               hostname, machine_id (key of pseudonyms, never kept in a file), IOMMU group types
+               hostname, machine_id (key of the pseudonyms, which replace it), IOMMU group types
                with their counts
     disks      mount point -> free bytes
     pci        GPUs and every port above them: link, class, NUMA node, driver, error counters, BARs
