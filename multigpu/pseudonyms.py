@@ -65,19 +65,8 @@ KERNEL_LOG = "journalctl -k"
 SYSTEM_USERS = {"root", "multigpu", "nobody", "systemd-network", "messagebus"}
 # A host of such a name is told by nothing in the text.
 COMMON_WORDS = {
-    *(
-        "localhost",
-        "kernel",
-        "gpu",
-        "gpus",
-        "nvidia",
-        "amd",
-        "amdgpu",
-        "nvrm",
-        "pci",
-        "pcie",
-        "xid",
-    ),
+    *("localhost", "kernel", "gpu", "gpus", "nvidia", "amd", "amdgpu", "nvrm", "pci", "pcie"),
+    "xid",
     *("linux", "ubuntu", "debian", "system", "service", "slice", "user", "root", "home", "server"),
     *("etc", "opt", "usr", "lib", "var", "multigpu", "python", "python3", "cuda", "rocm", "vllm"),
 }

@@ -368,9 +368,12 @@ def test_one_device_id_is_several_products_by_its_revision() -> None:
     assert gfx.product_name("0x10de") is None and gfx.product_name("nonsense") is None
 
 
-def test_every_integrated_id_that_pci_leaves_out_is_integrated_here() -> None:
-    known = {f"0x{number:04x}" for number, model in gfx.MODELS.items() if model.integrated}
-    assert known >= pci.AMD_INTEGRATED
+@pytest.mark.parametrize("number", gfx.MODELS)
+def test_pci_leaves_out_every_integrated_id_and_no_card(number: int) -> None:
+    ids = {"vendor": "0x1002", "device": f"0x{number:04x}", "class": "0x030000"}
+    tree = pci.tree([{"address": "0000:05:00.0", **ids}])
+    integrated = gfx.MODELS[number].integrated
+    assert [bool(pci.gpus(tree)), bool(pci.left_out(tree))] == [not integrated, integrated]
 
 
 # --- broken sections -------------------------------------------------------------------------

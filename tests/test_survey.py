@@ -370,3 +370,10 @@ def test_processes_are_not_spoken_of_when_nobody_looked_at_the_memory() -> None:
     unknown = {"memory_free_mib": None, "memory_used_mib": None}
     gpu = replace(machine("1x4090").gpus[0], **unknown)
     assert "no other process" not in survey(replace(machine("1x4090"), gpus=(gpu,)))
+
+
+def test_a_status_that_the_driver_does_not_know_is_no_refusal() -> None:
+    host = read(captured("2x3090-nvlink"), "tower")
+    (pair,) = host.pairs
+    unknown = replace(pair, p2p_read=P2p.UNKNOWN, p2p_write=P2p.UNKNOWN)
+    assert "P2P read ?" in survey(replace(host, pairs=(unknown,)))

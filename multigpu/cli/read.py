@@ -97,7 +97,7 @@ def _captures(tree: Tree) -> list[Input]:
     return [
         Input(f"{tree.name}/{name}", text)
         for name, text in tree.texts.items()
-        if kinds.guess(text) is kinds.CAPTURED
+        if kinds.CAPTURED.recognise(text)
     ]
 
 

@@ -67,7 +67,7 @@ def connection(pair: GpuPair, host: Host) -> str:
 
 
 def _grant(pair: GpuPair) -> str:
-    read, write = pair.p2p_read, pair.p2p_write
+    read, write = (None if g is P2p.UNKNOWN else g for g in (pair.p2p_read, pair.p2p_write))
     if read is None:
         return "P2P read ?"
     if write is None or write is read:

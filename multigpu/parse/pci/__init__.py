@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from multigpu.parse.pci.cards import AMD_INTEGRATED, VENDORS, gpus, left_out
+from multigpu.parse.pci.cards import VENDORS, gpus, left_out
 from multigpu.parse.pci.device import (
     Device,
     ResizableBar,
@@ -19,7 +19,6 @@ from multigpu.parse.pci.link import limiting_port, link, resizable_bar
 from multigpu.parse.shape import items, mapping, number, text, whole
 
 __all__ = [
-    "AMD_INTEGRATED",
     "VENDORS",
     "Device",
     "ResizableBar",

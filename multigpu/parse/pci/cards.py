@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from multigpu import gfx
 from multigpu.hardware import LeftOut, Vendor
 from multigpu.parse.pci.device import Device, Tree
 
@@ -17,13 +18,8 @@ VENDORS = {"0x10de": Vendor.NVIDIA, "0x1002": Vendor.AMD}
 GPU_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")
 DISPLAY_CLASSES = ("0x03", "0x1200")
 
-# Graphics inside AMD processors (device ids of pci.ids): no card to plan with.
-AMD_INTEGRATED = {
-    *("0x13c0", "0x1506", "0x150e", "0x15bf", "0x15c8", "0x15d8", "0x15dd", "0x15e7", "0x1636"),
-    *("0x1638", "0x163f", "0x164c", "0x164d", "0x164e", "0x1681", "0x1900", "0x1901", "0x1114"),
-    "0x1586",
-}
-# Families before Zen: Kaveri, Llano, Kabini to Stoney Ridge, Trinity.
+# Graphics inside AMD processors before Zen, which gfx.py does not list: Kaveri, Llano, Kabini to
+# Stoney Ridge, Trinity.
 AMD_INTEGRATED_FAMILIES = ("0x130", "0x131", "0x964", "0x98", "0x99")
 # lspci without numbers tells the same by the processor's code name.
 AMD_INTEGRATED_NAMES = re.compile(
@@ -104,4 +100,6 @@ def _integrated(device: Device) -> bool:
         return False
     if device.device is None:
         return bool(AMD_INTEGRATED_NAMES.search(device.name or ""))
-    return number in AMD_INTEGRATED or number.startswith(AMD_INTEGRATED_FAMILIES)
+    model = gfx.model(device.device)
+    known = model is not None and model.integrated
+    return known or number.startswith(AMD_INTEGRATED_FAMILIES)
