@@ -663,3 +663,11 @@ def test_a_superchip_with_vram_of_its_own_shares_nothing_but_reaches_it() -> Non
 def test_a_gpu_whose_memory_is_the_processors_is_no_superchip() -> None:
     host = replace(with_card(0, 1, memory_mib=64_000, unified_memory=True), memory_mib=64_000)
     assert "unified-memory" in rules(host) and "coherent-memory" not in rules(host)
+
+
+def test_a_direction_that_the_driver_does_not_know_is_no_refusal() -> None:
+    host = rig(2)
+    pairs = tuple(replace(p, p2p_read=P2p.OK, p2p_write=P2p.UNKNOWN) for p in host.pairs)
+    assert "p2p-one-way" not in rules(replace(host, pairs=pairs))
+    refused = tuple(replace(p, p2p_write=P2p.NOT_SUPPORTED) for p in pairs)
+    assert "p2p-one-way" in rules(replace(host, pairs=refused))

@@ -79,7 +79,8 @@ def _refusal_cure(verdict: P2p, host: Host, among: Sequence[int]) -> str:
 
 def _one_way(host: Host) -> Iterator[Caution]:
     """Reading granted and writing refused, or the reverse."""
-    both = [p for p in _pairs(host) if p.p2p_read is not None and p.p2p_write is not None]
+    nothing = (None, P2p.UNKNOWN)
+    both = [p for p in _pairs(host) if p.p2p_read not in nothing and p.p2p_write not in nothing]
     odd = [p for p in both if (p.p2p_read is P2p.OK) != (p.p2p_write is P2p.OK)]
     if odd:
         denied = odd[0].p2p_write if odd[0].p2p_read is P2p.OK else odd[0].p2p_read
