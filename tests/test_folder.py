@@ -74,3 +74,16 @@ def test_grants_to_write_are_told_from_those_to_read_by_their_command() -> None:
     writes = "$ nvidia-smi topo -p2p w\n" + reads.replace("CNS", "OK")
     (pair,) = machine(XML, reads, writes).pairs
     assert (pair.p2p_read, pair.p2p_write) == (P2p.CHIPSET_NOT_SUPPORTED, P2p.OK)
+
+
+def test_the_kernel_names_the_hop_where_nobody_saw_the_ports() -> None:
+    line = (
+        "[1.5] pci 0000:08:00.0: 63.008 Gb/s available PCIe bandwidth, limited by 16.0 GT/s PCIe "
+        "x4 link at 0000:02:00.0 (capable of 252.048 Gb/s with 16.0 GT/s PCIe x16 link)\n"
+    )
+    first, second = machine(XML, line).gpus
+    assert (second.pcie.limited_at, second.pcie.width_path) == ("0000:02:00.0", 4)
+    assert first.pcie.limited_at is None
+    assert "limited at 0000:02:00.0" in survey(machine(XML, line))
+    ports = machine(XML, line, LISTINGS["lspci -vvv"]).gpus[1].pcie
+    assert ports.hops and ports == machine(XML, LISTINGS["lspci -vvv"]).gpus[1].pcie

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 from multigpu.errors import CaptureError
-from multigpu.hardware import Gpu, GpuPair, Host, Vendor
+from multigpu.hardware import Gpu, GpuPair, Host, KernelEvent, Vendor
 from multigpu.parse import pci, units
 from multigpu.parse.amd.seen import STATIC
 from multigpu.parse.cards import NVLINK, QUERY, TOPOLOGY, Cards, read_cards
@@ -93,13 +93,14 @@ def host(captured: dict[str, object], name: str) -> Host:
     for command, read_listing in LISTINGS.items():
         devices = pci.merged(devices, read_listing(tool(tools, command).stdout).value.tree)
     cards = read_cards(captured, devices, system.virtualization)
+    events = read_kernel(tool(tools, KERNEL_LOG).stdout).value
     known = {gpu.index for gpu in cards.gpus}
     pairs = (*_pairs(tools), *cards.pairs)
     files = mapping(captured.get("files"))
     facts = {**asdict(system), "driver": cards.driver or system.driver}
     return Host(
         name=name,
-        gpus=tuple(sharing(gpu, system) for gpu in cards.gpus),
+        gpus=tuple(narrowed(sharing(gpu, system), events) for gpu in cards.gpus),
         pairs=tuple(pair for pair in pairs if {pair.a, pair.b} <= known),
         cuda=cards.cuda,
         units=units.read_units(tool(tools, UNITS).stdout, captured.get("main_processes")),
@@ -108,7 +109,7 @@ def host(captured: dict[str, object], name: str) -> Host:
         simulated=cards.simulated or captured.get("simulated") is True,
         partial=captured.get("partial") is True,
         left_out=(*pci.left_out(devices), *cards.left_out),
-        kernel_events=read_kernel(tool(tools, KERNEL_LOG).stdout).value,
+        kernel_events=events,
         nics=read_topology(tool(tools, TOPOLOGY).stdout).nics,
         product=word(text(files.get("/sys/class/dmi/id/product_name"))),
         module_license=word(tool(tools, LICENSE).stdout),
@@ -125,6 +126,17 @@ def sharing(gpu: Gpu, system: System) -> Gpu:
         return gpu
     free = gpu.memory_free_mib or system.memory_available_mib
     return replace(gpu, memory_mib=system.memory_mib, memory_free_mib=free)
+
+
+def narrowed(gpu: Gpu, events: tuple[KernelEvent, ...]) -> Gpu:
+    """The card with the hop that the kernel says limits it, where the ports above were not seen."""
+    links = [e.pcie for e in events if e.pcie is not None and e.address == gpu.pci_bus_id]
+    said = links[-1] if links and gpu.pci_bus_id and not gpu.pcie.hops else None
+    if said is None or said.at is None or (said.width or 99) >= (said.width_capable or 0):
+        return gpu
+    width_max = gpu.pcie.width_max or said.width_capable
+    link = replace(gpu.pcie, limited_at=said.at, width_path=said.width, width_max=width_max)
+    return replace(gpu, pcie=link)
 
 
 def _pairs(tools: dict[str, object]) -> tuple[GpuPair, ...]:
