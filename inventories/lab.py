@@ -17,7 +17,7 @@ SERVICES = {
     "chat": {
         "model": ".lab/models/tiny.gguf",
         "runtime": "llama.cpp",
-        "strategy": "layer-split",
+        "strategy": "layer_split",
         "context": 2048,
         "concurrency": 2,
         "port": 8000,

@@ -43,7 +43,8 @@ def _screen(plan: Plan) -> Iterator[str]:
     yield from _row("model", _model(plan))
     yield from _row(
         "wish",
-        f"{plan.wish.objective}, context {plan.wish.context:,}, {plan.wish.concurrency} requests",
+        f"{plan.workload.objective}, context {plan.workload.context:,}, "
+        f"{plan.workload.concurrency} request(s)",
     )
     yield from _memory(chosen)
     if chosen.kv_tokens is not None:

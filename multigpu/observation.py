@@ -125,7 +125,7 @@ def limit_s(specs: Iterable[Mapping[str, Any]]) -> int:
 
 def users(plan: Plan) -> int:
     """Requests in flight at each engine: replicas share what was wished for."""
-    return max(1, -(-plan.wish.concurrency // plan.chosen.replicas))
+    return max(1, -(-(plan.wish.concurrency or plan.workload.concurrency) // plan.chosen.replicas))
 
 
 def served_model_name(plan: Plan) -> str:

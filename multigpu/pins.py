@@ -17,6 +17,9 @@ PINS = (
     "pipeline_parallel_size",
     "layers",
     "gpu_memory_utilization",
+    "kv_cache_dtype",
+    "expert_parallel",
+    "cpu_offload_gib",
     "devices",
     "flags",
     "env",
@@ -95,19 +98,19 @@ def _strategy(host: Host, model: ModelSpec, wish: Wish) -> str | None:
         return f"strategy single contradicts gpus {list(wish.gpus)}: name one card"
     split = wish.strategy is Strategy.LAYER_SPLIT
     if split and (tp > 1 or pp > 1):
-        return "strategy layer-split has no tensor or pipeline parallel size: pin layers or gpus"
+        return "strategy layer_split has no tensor or pipeline parallel size: pin layers or gpus"
     if split and model.format != "gguf":
-        return "strategy layer-split is llama.cpp's and needs a GGUF: use pipeline-parallel"
+        return "strategy layer_split is llama.cpp's and needs a GGUF: use pipeline_parallel"
     if model.format == "gguf" and (
         wish.strategy in (Strategy.TENSOR_PARALLEL, Strategy.PIPELINE_PARALLEL) or tp > 1 or pp > 1
     ):
-        return "a GGUF is split by layer (strategy layer-split), not by tensor or pipeline parallel"
+        return "a GGUF is split by layer (strategy layer_split), not by tensor or pipeline parallel"
     if wish.strategy is Strategy.TENSOR_PARALLEL and pp > 1:
-        return "strategy tensor-parallel with pipeline_parallel_size: use pipeline-parallel"
+        return "strategy tensor_parallel with pipeline_parallel_size: use pipeline_parallel"
     if wish.strategy is Strategy.TENSOR_PARALLEL and wish.tensor_parallel_size == 1:
-        return "strategy tensor-parallel contradicts tensor_parallel_size 1: leave one out"
+        return "strategy tensor_parallel contradicts tensor_parallel_size 1: leave one out"
     if wish.strategy is Strategy.PIPELINE_PARALLEL and wish.pipeline_parallel_size == 1:
-        return "strategy pipeline-parallel contradicts pipeline_parallel_size 1: leave one out"
+        return "strategy pipeline_parallel contradicts pipeline_parallel_size 1: leave one out"
     return None
 
 

@@ -75,6 +75,10 @@ _converter.register_unstructure_hook(
         layers_mib=override(unstruct_hook=_run_length_mib),
         embedding_mib=override(unstruct_hook=_mib),
         output_mib=override(unstruct_hook=_mib),
+        vision_mib=override(unstruct_hook=_mib),
+        draft_mib=override(unstruct_hook=_mib),
+        experts_mib=override(unstruct_hook=_run_length_mib, omit_if_default=True),
+        replicated_mib=override(unstruct_hook=_run_length_mib, omit_if_default=True),
     ),
 )
 _converter.register_structure_hook(
@@ -84,6 +88,8 @@ _converter.register_structure_hook(
         _converter,
         layers=override(struct_hook=_expand_cache),
         layers_mib=override(struct_hook=_expand_mib),
+        experts_mib=override(struct_hook=_expand_mib),
+        replicated_mib=override(struct_hook=_expand_mib),
     ),
 )
 _converter.register_unstructure_hook(
@@ -96,5 +102,7 @@ _converter.register_unstructure_hook(
         activations_mib=override(unstruct_hook=_mib),
         overhead_mib=override(unstruct_hook=_mib),
         capacity_mib=override(unstruct_hook=_mib),
+        graphs_mib=override(unstruct_hook=_mib),
+        other_mib=override(unstruct_hook=_mib),
     ),
 )

@@ -17,9 +17,11 @@ class Strategy(StrEnum):
 
     SINGLE = "single"
     REPLICAS = "replicas"
-    TENSOR_PARALLEL = "tensor-parallel"
-    PIPELINE_PARALLEL = "pipeline-parallel"
-    LAYER_SPLIT = "layer-split"
+    TENSOR_PARALLEL = "tensor_parallel"
+    PIPELINE_PARALLEL = "pipeline_parallel"
+    TENSOR_PIPELINE_PARALLEL = "tensor_pipeline_parallel"
+    LAYER_SPLIT = "layer_split"
+    TENSOR_SPLIT = "tensor_split"
 
 
 class Objective(StrEnum):
@@ -61,7 +63,14 @@ class ModelSpec:
     """Facts of one model, from config.json or a GGUF header.
 
     `layers_mib` holds the weights of each block in order; `embedding_mib` the input embedding,
-    `output_mib` the final norm and lm_head (0 when tied). Their sum is `weights_mib`.
+    `output_mib` the final norm and lm_head (0 when tied), `vision_mib` towers and projectors of
+    other modalities. Their sum is `weights_mib`. `draft_mib` (layers of multi-token prediction,
+    loaded for speculative decoding only) is not part of it. Of each block, `experts_mib` is what
+    its routed experts take and `replicated_mib` what every tensor parallel rank keeps whole (norms,
+    routers, latent projections of MLA); both are parts of `layers_mib`, empty where unknown.
+    `num_parameters` counts what `weights_mib` holds. `weights_exact` says that sizes come from
+    tensor headers or file sizes and not from shapes; `lower_bound` names what is known to be
+    missing from the counts, one phrase each.
     """
 
     name: str
@@ -83,6 +92,11 @@ class ModelSpec:
     layers_mib: tuple[float, ...]
     embedding_mib: float
     output_mib: float
+    experts_mib: tuple[float, ...] = ()
+    replicated_mib: tuple[float, ...] = ()
+    vision_mib: float = 0.0
+    draft_mib: float = 0.0
+    num_parameters: int | None = None
     num_experts: int | None = None
     num_experts_per_tok: int | None = None
     moe_intermediate_size: int | None = None
@@ -91,19 +105,28 @@ class ModelSpec:
     revision: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
+    weights_exact: bool = False
+    lower_bound: tuple[str, ...] = ()
 
     @property
     def weights_mib(self) -> float:
-        """All weights, in MiB."""
-        return sum(self.layers_mib) + self.embedding_mib + self.output_mib
+        """All weights that serving loads, in MiB."""
+        return sum(self.layers_mib) + self.embedding_mib + self.output_mib + self.vision_mib
 
 
 @dataclass(frozen=True)
 class Wish:
     """What the operator asks of one service. Only `name` and `model` are required.
 
+    `context` is the longest request in tokens (`--max-model-len`), `concurrency` the requests at a
+    time over all engines, `input_tokens` and `output_tokens` a typical request; where they are None
+    `multigpu.workload` says what is planned for. `ttft_ms` and `tpot_ms` are upper bounds of the
+    time to the first token and per output token. `cpu_offload_gib` allows that many GiB of weights
+    in the host's memory; without it nothing is offloaded.
+
     Pins (`None` = free): runtime, strategy, gpus (NVML indices), tensor_parallel_size,
-    pipeline_parallel_size, layers (per card), gpu_memory_utilization. `flags` and `env` are passed
+    pipeline_parallel_size, layers (per card), gpu_memory_utilization, kv_cache_dtype (the runtime's
+    own word), expert_parallel. `flags` and `env` are passed
     on after a check against the runtime's own parser. `devices` are the runtime's own device names
     in the order of the planned cards (llama.cpp: CUDA0, RPC0, Vulkan0). `executable` names a
     runtime that is already on the host, `wheel` a wheel on the controller to install.
@@ -112,8 +135,12 @@ class Wish:
     name: str
     model: str
     objective: Objective = Objective.LATENCY
-    context: int = 8192
-    concurrency: int = 4
+    context: int | None = None
+    concurrency: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
     runtime: str | None = None
     strategy: Strategy | None = None
     gpus: tuple[int, ...] | None = None
@@ -121,6 +148,9 @@ class Wish:
     pipeline_parallel_size: int | None = None
     layers: tuple[int, ...] | None = None
     gpu_memory_utilization: float | None = None
+    kv_cache_dtype: str | None = None
+    expert_parallel: bool | None = None
+    cpu_offload_gib: float | None = None
     port: int = 8000
     bind: str = "127.0.0.1"
     served_model_name: str | None = None
@@ -133,24 +163,83 @@ class Wish:
 
 
 @dataclass(frozen=True)
+class Workload:
+    """What a plan is sized and timed for: the wish with defaults filled in for one model.
+
+    `context` is the longest request, `input_tokens` and `output_tokens` a typical one, all in
+    tokens; `concurrency` counts requests at a time over all engines of the service.
+    """
+
+    objective: Objective
+    context: int
+    concurrency: int
+    input_tokens: int
+    output_tokens: int
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+
+    @property
+    def request_tokens(self) -> int:
+        """Tokens of a typical request at its end."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True)
 class Memory:
-    """Predicted use of one GPU, in MiB. `capacity_mib` is what the runtime may use of the card."""
+    """Predicted use of one GPU, in MiB. `capacity_mib` is what the runtime may use of the card.
+
+    `activations_mib` is the peak of a step (llama.cpp: compute buffer), `graphs_mib` captured CUDA
+    graphs, `overhead_mib` context and communicator. `other_mib` is what other programs (a desktop)
+    hold already; it is outside of `capacity_mib`.
+    """
 
     weights_mib: float
     kv_cache_mib: float
     activations_mib: float
     overhead_mib: float
     capacity_mib: float
+    graphs_mib: float = 0.0
+    other_mib: float = 0.0
 
     @property
     def total_mib(self) -> float:
         """Everything the runtime will hold on this card."""
-        return self.weights_mib + self.kv_cache_mib + self.activations_mib + self.overhead_mib
+        fixed = self.activations_mib + self.graphs_mib + self.overhead_mib
+        return self.weights_mib + self.kv_cache_mib + fixed
 
     @property
     def fits(self) -> bool:
         """True when the sum stays within the capacity."""
         return self.total_mib <= self.capacity_mib
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the range that it is expected in; a measured one has its own spread."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Speed of the whole service under its workload; None is unknown, with the reason in `unknown`.
+
+    `decode_tokens_per_s` counts output tokens of all requests and engines, `prefill_tokens_per_s`
+    prompt tokens of all engines while they do nothing else; `tpot_ms` and `ttft_ms` are those of
+    one request. `running` is how many requests of the workload run at a time, the others wait.
+    `basis` says what the numbers rest on; `measured` is True when they were measured on this rig.
+    """
+
+    decode_tokens_per_s: Estimate | None = None
+    prefill_tokens_per_s: Estimate | None = None
+    ttft_ms: Estimate | None = None
+    tpot_ms: Estimate | None = None
+    running: int | None = None
+    basis: str = ""
+    measured: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,8 +258,13 @@ class Candidate:
 
     `layers` counts blocks per pipeline stage (vLLM) or llama.cpp units per card (the output layer
     counted on the last card), None when the strategy does not split by layer. `kv_tokens` is the
-    predicted capacity of one engine's KV cache. `gpu_memory_utilization` is vLLM's one fraction for
-    all cards, None where the runtime has no such setting.
+    predicted capacity of one engine's KV cache and `kv_sequences` how many requests of
+    `max_model_len` tokens that is (hybrid models keep state per request). `max_model_len` is the
+    context it is started with, `context_limit` the largest that would fit, `max_num_seqs` the
+    requests one engine runs at a time. `gpu_memory_utilization` is vLLM's one fraction for all
+    cards (SGLang: mem-fraction-static), None where the runtime has no such setting.
+    `cpu_offload_mib` are weights in the host's memory, over all ranks. `predicted` is the speed
+    under the workload, None before it was asked for.
     """
 
     runtime: str
@@ -183,6 +277,13 @@ class Candidate:
     memory: tuple[Memory, ...] = ()
     kv_tokens: int | None = None
     gpu_memory_utilization: float | None = None
+    kv_sequences: int | None = None
+    max_model_len: int | None = None
+    context_limit: int | None = None
+    max_num_seqs: int | None = None
+    expert_parallel: bool = False
+    cpu_offload_mib: float = 0.0
+    predicted: Prediction | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +308,7 @@ class Plan:
     """What `serve` applies to one host for one service, and why.
 
     `gpu_uuids` align with `chosen.gpus`. `pinned` names the wish keys that the operator fixed.
+    `assumptions` are sentences that the numbers rest on.
     """
 
     host: str
@@ -220,6 +322,14 @@ class Plan:
     environment: tuple[Setting, ...]
     pinned: tuple[str, ...] = ()
     simulated: bool = False
+    workload: Workload = Workload(Objective.LATENCY, 8192, 1, 1024, 256)
+    assumptions: tuple[str, ...] = ()
+
+    def explain(self) -> str:
+        """The page of this plan, plain text of at most 80 columns."""
+        from multigpu.explain import explain
+
+        return explain(self)
 
 
 @dataclass(frozen=True)

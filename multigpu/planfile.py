@@ -25,7 +25,7 @@ from multigpu.errors import PlanFileError
 from multigpu.plain import to_plain, to_plan
 from multigpu.plan import Plan
 
-SCHEMA = 1
+SCHEMA = 2
 WIDTH = 130
 HEADER = """\
 What multigpu plans for {host}; deploys/serve.py applies it.

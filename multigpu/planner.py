@@ -14,10 +14,11 @@ from multigpu.errors import NoPlan
 from multigpu.groups import slow
 from multigpu.hardware import Host
 from multigpu.labels import cards, label, runtime_name
-from multigpu.memory import GPU_MEMORY_UTILIZATION
 from multigpu.pins import check_pins, pinned_keys
 from multigpu.plan import Candidate, ModelSpec, Plan, Reason, Rejected, Strategy, Wish
 from multigpu.runtimes import RUNTIMES, runtime
+from multigpu.runtimes.vllm_memory import GPU_MEMORY_UTILIZATION
+from multigpu.workload import workload
 
 COMPARED = {"memory-fit", "ranked-lower"}
 """Rules whose `found` already compares with what is needed."""
@@ -46,6 +47,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish) -> Plan:
         environment=settings(host, model, chosen, wish),
         pinned=pinned_keys(wish),
         simulated=host.simulated,
+        workload=workload(model, wish),
     )
 
 
@@ -155,7 +157,7 @@ def _warnings(chosen: Candidate, host: Host, model: ModelSpec) -> Iterator[Reaso
     yield from runtime(chosen.runtime).cautions(chosen, host, model)
     if chosen.tensor_parallel_size > 1 and slow(host, chosen.gpus):
         found = f"{cards(chosen.gpus)} are joined across sockets or by four lanes or fewer"
-        hint = "prefill suffers first; measure both, pin strategy = 'pipeline-parallel' to compare"
+        hint = "prefill suffers first; measure both, pin strategy = 'pipeline_parallel' to compare"
         yield Reason("slow-link", found, None, hint)
     if chosen.runtime == "vllm" and chosen.tensor_parallel_size > 1 and doubtful(host, chosen.gpus):
         found = "peer access over PCIe is granted inside a virtual machine and is turned off"

@@ -81,7 +81,12 @@ def device_names(candidate: Candidate, wish: Wish) -> Iterator[Reason]:
 def context_length(model: ModelSpec, wish: Wish) -> Iterator[Reason]:
     """Beyond the trained context a model needs rope scaling, which is passed on as a flag."""
     longest = model.max_position_embeddings
-    if longest is None or wish.context <= longest or any(f in wish.flags for f in ROPE_FLAGS):
+    if (
+        longest is None
+        or wish.context is None
+        or wish.context <= longest
+        or any(f in wish.flags for f in ROPE_FLAGS)
+    ):
         return
     found = f"context {wish.context:,}"
     yield Reason("context-length", found, f"at most {longest:,}", f"set context to {longest}")

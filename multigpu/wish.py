@@ -19,6 +19,8 @@ ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"(.*[_-])?(TOKEN|SECRET|PASSWORD|PASSWD|API[_-]?KEY|ACCESS[_-]KEY)", re.I)
 """Names of flags and variables whose value is a secret. HF_TOKEN_PATH and TOKENIZERS_* are none."""
 KEYS = tuple(field.name for field in fields(Wish) if field.name != "name")
+ALIASES = {"max_model_len": "context"}
+"""vLLM's word for a key of ours."""
 
 Reader = Callable[[Any], Any]
 
@@ -39,6 +41,7 @@ def _wish(name: object, wished: object) -> Wish:
         raise WishError(f"service {name!r}: use lower-case letters, digits and dashes, no install-")
     if not isinstance(wished, Mapping):
         raise WishError(f"{name}: is not a dict: write {{'model': ...}}")
+    wished = _canonical(name, wished)
     for key in wished:
         if key not in KEYS:
             raise WishError(f"{name}: unknown key {key!r}{_nearest(key)}")
@@ -48,6 +51,13 @@ def _wish(name: object, wished: object) -> Wish:
     wish = Wish(name=name, **values)
     _no_secrets(wish)
     return wish
+
+
+def _canonical(name: str, wished: Mapping[str, Any]) -> Mapping[str, Any]:
+    for alias, key in ALIASES.items():
+        if alias in wished and key in wished:
+            raise WishError(f"{name}: {alias} and {key} are the same: leave one of them out")
+    return {ALIASES.get(key, key): value for key, value in wished.items()}
 
 
 def _no_secrets(wish: Wish) -> None:
@@ -104,6 +114,18 @@ def _fraction(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise ValueError("a number above 0 and up to 1 is needed")
     return float(value)
+
+
+def _amount(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise ValueError("a number above 0 is needed")
+    return float(value)
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("True or False is needed")
+    return value
 
 
 def _strategy(value: object) -> Strategy:
@@ -193,6 +215,13 @@ READERS: dict[str, Reader] = {
     "pipeline_parallel_size": _positive,
     "layers": _counts,
     "gpu_memory_utilization": _fraction,
+    "input_tokens": _positive,
+    "output_tokens": _positive,
+    "ttft_ms": _amount,
+    "tpot_ms": _amount,
+    "kv_cache_dtype": _text,
+    "expert_parallel": _truth,
+    "cpu_offload_gib": _amount,
     "port": _port,
     "bind": _text,
     "served_model_name": _text,

@@ -12,7 +12,8 @@ import pytest
 from multigpu import memory as m
 from multigpu.hardware import GpuProcess
 from multigpu.plan import Candidate, LayerCache, ModelSpec, Strategy, Wish
-from multigpu.runtimes import llama_cpp, vllm
+from multigpu.runtimes import llama_cpp_memory as g
+from multigpu.runtimes import vllm_memory as v
 from tests.machines import H100, MIB, RTX_3090, RTX_4090, SHARED, config_of, dense, gguf, hf, host
 
 MEASURED = SHARED / "groundtruth/measurements.tsv"
@@ -62,7 +63,7 @@ def test_the_predicted_pool_is_near_and_not_above_what_vllm_found(row: dict[str,
     match = re.search(r"gpu-memory-utilization ([\d.]+)", row["runtime_flags"])
     fraction = float(match.group(1)) if match else 0.9
     total = m.cuda_total_mib(replace(RTX_3090, memory_mib=memory_mib)) * fraction
-    fixed = m.vllm_activations_mib(model, 1, batched, 256) + m.VLLM_CONTEXT_MIB
+    fixed = v.activations_mib(model, 1, batched, 256) + v.CONTEXT_MIB
     predicted = (total - fixed) / 1024 - float(measured["weights"])
     assert -0.45 <= predicted - float(measured["kv_pool"]) <= 0.1
 
@@ -119,15 +120,15 @@ def test_recurrent_state_does_not_grow_with_context() -> None:
 def test_an_fp8_cache_holds_about_twice_as_many_tokens() -> None:
     def tokens(**flags: str) -> int:
         wished = wish(flags={f"--{k.replace('_', '-')}": v for k, v in flags.items()})
-        return vllm.sized(SINGLE, host(RTX_4090), hf(), wished).kv_tokens or 0
+        return v.sized(SINGLE, host(RTX_4090), hf(), wished).kv_tokens or 0
 
     assert 1.9 * tokens() < tokens(kv_cache_dtype="fp8") < 2.0 * tokens()
 
 
 def test_vllm_takes_the_rest_of_its_fraction_as_cache() -> None:
-    sized = vllm.sized(SINGLE, host(RTX_3090), hf(), wish())
+    sized = v.sized(SINGLE, host(RTX_3090), hf(), wish())
     (memory,) = sized.memory
-    assert sized.gpu_memory_utilization == m.GPU_MEMORY_UTILIZATION
+    assert sized.gpu_memory_utilization == v.GPU_MEMORY_UTILIZATION
     assert memory.fits and memory.capacity_mib - memory.total_mib <= 1
 
 
@@ -135,14 +136,14 @@ def test_the_smallest_rank_decides_the_cache_of_all() -> None:
     split = Candidate(
         "vllm", Strategy.PIPELINE_PARALLEL, (0, 1), pipeline_parallel_size=2, layers=(16, 16)
     )
-    alike = vllm.sized(split, host(RTX_3090, RTX_3090), hf(), wish())
-    mixed = vllm.sized(split, host(RTX_3090, replace(RTX_3090, memory_mib=16384)), hf(), wish())
+    alike = v.sized(split, host(RTX_3090, RTX_3090), hf(), wish())
+    mixed = v.sized(split, host(RTX_3090, replace(RTX_3090, memory_mib=16384)), hf(), wish())
     assert (mixed.kv_tokens or 0) < (alike.kv_tokens or 0)
     assert mixed.memory[0].total_mib < mixed.memory[0].capacity_mib - 1024
 
 
 def test_a_candidate_that_cannot_hold_the_wish_does_not_fit() -> None:
-    sized = vllm.sized(SINGLE, host(RTX_3090), hf(), wish(context=131072, concurrency=8))
+    sized = v.sized(SINGLE, host(RTX_3090), hf(), wish(context=131072, concurrency=8))
     assert not sized.memory[0].fits
 
 
@@ -153,14 +154,14 @@ def test_other_processes_lower_the_fraction_and_own_ones_do_not() -> None:
 
     def fraction(*processes: GpuProcess) -> float | None:
         card = replace(busy, processes=processes)
-        return vllm.sized(SINGLE, host(card), hf(), wish()).gpu_memory_utilization
+        return v.sized(SINGLE, host(card), hf(), wish()).gpu_memory_utilization
 
     assert fraction() == fraction(other) == 0.48
-    assert fraction(ours) == m.GPU_MEMORY_UTILIZATION
+    assert fraction(ours) == v.GPU_MEMORY_UTILIZATION
 
 
 def test_a_pinned_fraction_is_obeyed() -> None:
-    sized = vllm.sized(SINGLE, host(RTX_3090), hf(), wish(gpu_memory_utilization=0.5))
+    sized = v.sized(SINGLE, host(RTX_3090), hf(), wish(gpu_memory_utilization=0.5))
     assert sized.memory[0].capacity_mib == int((24576 - m.CUDA_RESERVED_MIB) * 0.5)
 
 
@@ -169,25 +170,25 @@ def test_nvml_reserved_memory_replaces_the_assumed_one() -> None:
 
 
 def test_tensor_parallel_holds_half_and_a_little_more() -> None:
-    half = m.vllm_weights_mib(hf(), (0, 32), 2) / hf().weights_mib
+    half = v.weights_mib(hf(), (0, 32), 2) / hf().weights_mib
     assert 0.505 <= half <= 0.526
 
 
 def test_a_tied_embedding_is_held_by_the_first_and_the_last_stage() -> None:
     tied = hf(dense(tie_word_embeddings=True))
-    outer = m.vllm_weights_mib(tied, (0, 16), 1) + m.vllm_weights_mib(tied, (16, 32), 1)
+    outer = v.weights_mib(tied, (0, 16), 1) + v.weights_mib(tied, (16, 32), 1)
     assert outer == pytest.approx(tied.weights_mib + tied.embedding_mib)
 
 
 def test_large_cards_batch_more_tokens_and_flags_override() -> None:
-    assert m.batched_tokens(RTX_3090, {}) == 2048
-    assert m.batched_tokens(H100, {}) == 8192
-    assert m.batched_tokens(H100, {"--max-num-batched-tokens": "4096"}) == 4096
+    assert v.batched_tokens(RTX_3090, {}) == 2048
+    assert v.batched_tokens(H100, {}) == 8192
+    assert v.batched_tokens(H100, {"--max-num-batched-tokens": "4096"}) == 4096
 
 
 def split_gguf(model: ModelSpec, wished: Wish, layers: tuple[int, int]) -> Candidate:
     split = Candidate("llama.cpp", Strategy.LAYER_SPLIT, (0, 1), layers=layers)
-    return llama_cpp.sized(split, host(RTX_3090, RTX_3090), model, wished)
+    return g.sized(split, host(RTX_3090, RTX_3090), model, wished)
 
 
 def test_llama_cpp_takes_exactly_the_asked_cache() -> None:
@@ -208,9 +209,7 @@ def test_a_quantized_llama_cpp_cache_is_smaller() -> None:
 
 def test_pipeline_copies_of_the_mask_count_on_several_cards() -> None:
     wished = wish(context=32768, concurrency=1)
-    one = llama_cpp.sized(
-        Candidate("llama.cpp", Strategy.SINGLE, (0,)), host(RTX_3090), gguf(), wished
-    )
+    one = g.sized(Candidate("llama.cpp", Strategy.SINGLE, (0,)), host(RTX_3090), gguf(), wished)
     assert (
         split_gguf(gguf(), wished, (17, 16)).memory[1].activations_mib
         > one.memory[0].activations_mib

@@ -319,7 +319,7 @@ def test_a_team_of_four_stays_inside_one_hive_and_hip_gets_its_own_numbers() -> 
         host,
         hf(weights_bytes=100 << 30),
         executable="/opt/vllm/bin/vllm",
-        strategy="tensor-parallel",
+        strategy="tensor_parallel",
         tensor_parallel_size=4,
     )
     assert made.chosen.gpus == (0, 1, 2, 3)

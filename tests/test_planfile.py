@@ -64,7 +64,7 @@ def test_memory_is_one_line_a_card_and_equal_layers_one_line() -> None:
 
 def test_comments_pins_and_unknown_keys_survive_a_plan_anew() -> None:
     text = write(CHAT, CODER)
-    text = text.replace("schema: 1", "# reviewed by Ada\nschema: 1\ncontact: ada  # on call")
+    text = text.replace("schema: 2", "# reviewed by Ada\nschema: 2\ncontact: ada  # on call")
     text = text.replace(
         "  chat:\n    pins: {}\n",
         "  # the family's chat\n  chat:\n    owner: grandmother\n    pins:\n"
@@ -124,17 +124,17 @@ def test_a_number_that_only_changes_its_type_is_no_hand_edit() -> None:
 
 
 def test_broken_yaml_names_the_file_the_line_and_the_way_out() -> None:
-    message = refusal("schema: 1\nservices:\n  chat: {pins: [\n")
+    message = refusal("schema: 2\nservices:\n  chat: {pins: [\n")
     assert message.startswith("plans/tower.yaml line 4: not YAML: ")
     assert message.endswith("mend it, or delete the file to plan anew")
 
 
 def test_a_key_given_twice_is_refused_in_one_line() -> None:
-    assert refusal("schema: 1\nschema: 1\n").startswith("plans/tower.yaml line 2: not YAML: ")
+    assert refusal("schema: 2\nschema: 2\n").startswith("plans/tower.yaml line 2: not YAML: ")
 
 
 def test_a_file_of_another_schema_is_refused() -> None:
-    assert "schema 2, this multigpu reads 1" in refusal("schema: 2\nservices: {}\n")
+    assert "schema 3, this multigpu reads 2" in refusal("schema: 3\nservices: {}\n")
 
 
 @pytest.mark.parametrize("text", ["[]", "services: 3", "just words", "services:\n  chat: 3"])

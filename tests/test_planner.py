@@ -187,7 +187,7 @@ def test_the_nvlinked_pair_is_taken_and_not_the_first_two() -> None:
     pairs = tuple(
         replace(pair, nvlinks=4 if (pair.a, pair.b) == (1, 3) else 0) for pair in FOUR.pairs
     )
-    made = make(replace(FOUR, pairs=pairs), tensor_parallel_size=2, strategy="tensor-parallel")
+    made = make(replace(FOUR, pairs=pairs), tensor_parallel_size=2, strategy="tensor_parallel")
     assert made.chosen.gpus == (1, 3)
 
 
@@ -209,7 +209,7 @@ def test_mixed_memory_gets_a_partitioned_pipeline() -> None:
 
 
 def test_the_lowest_compute_capability_comes_first() -> None:
-    made = make(host(RTX_5090, RTX_3090), strategy="tensor-parallel")
+    made = make(host(RTX_5090, RTX_3090), strategy="tensor_parallel")
     assert made.chosen.gpus == (1, 0)
     assert {s.name: s.value for s in made.environment}["CUDA_VISIBLE_DEVICES"] == "1,0"
 
@@ -262,7 +262,7 @@ def test_the_inventory_overrides_a_setting() -> None:
 
 
 def test_device_names_of_the_runtime_need_no_visible_devices() -> None:
-    made = make(TWO, gguf(), runtime="llama.cpp", devices=["RPC0", "RPC1"], strategy="layer-split")
+    made = make(TWO, gguf(), runtime="llama.cpp", devices=["RPC0", "RPC1"], strategy="layer_split")
     assert made.environment == () and made.chosen.gpus == (0, 1)
 
 
@@ -276,10 +276,10 @@ CONTRADICTIONS: list[tuple[ModelSpec, dict[str, Any], str]] = [
     (hf(), {"tensor_parallel_size": 4}, "need 4 cards"),
     (hf(), {"strategy": "single", "tensor_parallel_size": 2}, "strategy single contradicts"),
     (hf(), {"strategy": "single", "gpus": [0, 1]}, "name one card"),
-    (hf(), {"strategy": "layer-split"}, "needs a GGUF"),
-    (hf(), {"strategy": "tensor-parallel", "tensor_parallel_size": 1}, "contradicts"),
-    (hf(), {"strategy": "tensor-parallel", "pipeline_parallel_size": 2}, "use pipeline-parallel"),
-    (hf(), {"strategy": "pipeline-parallel", "pipeline_parallel_size": 1}, "contradicts"),
+    (hf(), {"strategy": "layer_split"}, "needs a GGUF"),
+    (hf(), {"strategy": "tensor_parallel", "tensor_parallel_size": 1}, "contradicts"),
+    (hf(), {"strategy": "tensor_parallel", "pipeline_parallel_size": 2}, "use pipeline_parallel"),
+    (hf(), {"strategy": "pipeline_parallel", "pipeline_parallel_size": 1}, "contradicts"),
     (hf(), {"tensor_parallel_size": 1, "pipeline_parallel_size": 1, "gpus": [0, 1]}, "do not use"),
     (hf(), {"runtime": "llama.cpp"}, "needs a GGUF"),
     (hf(), {"layers": [20, 20]}, "add up to 40"),
@@ -298,7 +298,7 @@ CONTRADICTIONS: list[tuple[ModelSpec, dict[str, Any], str]] = [
     (gguf(), {"runtime": "vllm"}, "cannot serve a GGUF"),
     (gguf(), {"tensor_parallel_size": 2}, "split by layer"),
     (gguf(), {"layers": [16, 16]}, "33 units"),
-    (gguf(), {"strategy": "layer-split", "pipeline_parallel_size": 2}, "pin layers or gpus"),
+    (gguf(), {"strategy": "layer_split", "pipeline_parallel_size": 2}, "pin layers or gpus"),
     (gguf(), {"devices": ["A", "A"]}, "twice"),
     (gguf(), {"devices": ["A"], "gpus": [0, 1]}, "one name per card"),
 ]
@@ -312,14 +312,14 @@ def test_contradicting_pins_are_one_line(model: ModelSpec, keys: dict[str, Any],
 
 
 PINS: list[tuple[ModelSpec, dict[str, Any]]] = [
-    (hf(), {"strategy": "pipeline-parallel"}),
-    (hf(), {"strategy": "pipeline-parallel", "layers": [10, 22]}),
+    (hf(), {"strategy": "pipeline_parallel"}),
+    (hf(), {"strategy": "pipeline_parallel", "layers": [10, 22]}),
     (hf(), {"gpus": [3]}),
     (hf(), {"gpus": [2, 1]}),
     (hf(), {"tensor_parallel_size": 2, "pipeline_parallel_size": 2}),
     (hf(), {"gpu_memory_utilization": 0.85}),
-    (gguf(), {"strategy": "layer-split", "layers": [3, 30]}),
-    (gguf(), {"strategy": "layer-split", "gpus": [3, 0]}),
+    (gguf(), {"strategy": "layer_split", "layers": [3, 30]}),
+    (gguf(), {"strategy": "layer_split", "gpus": [3, 0]}),
     (gguf(), {"runtime": "llama.cpp", "strategy": "replicas"}),
 ]
 

@@ -41,7 +41,7 @@ def environment(service: Service) -> dict[str, str]:
 
 LAB = {
     "runtime": "llama.cpp",
-    "strategy": "layer-split",
+    "strategy": "layer_split",
     "devices": ("RPC0", "RPC1"),
     "flags": {"--rpc": "127.0.0.1:50052,127.0.0.1:50053"},
 }
@@ -61,8 +61,8 @@ PLANS: list[tuple[Host, ModelSpec, dict[str, Any]]] = [
     if not (model.weights_mib > 12000 and machine.gpus[-1].name == "RTX 3060" and keys)
 ] + [
     (TWO, gguf(), LAB),
-    (host(R9700, R9700), gguf(), {"strategy": "layer-split"}),
-    (TWO, hf(), {"strategy": "pipeline-parallel", "flags": {"--enforce-eager": None}}),
+    (host(R9700, R9700), gguf(), {"strategy": "layer_split"}),
+    (TWO, hf(), {"strategy": "pipeline_parallel", "flags": {"--enforce-eager": None}}),
 ]
 
 
@@ -157,7 +157,7 @@ def test_llama_server_has_a_slot_of_full_context_for_every_request() -> None:
 
 
 def test_devices_follow_the_vendor() -> None:
-    (service,) = rendered(host(R9700, R9700), gguf(), strategy="layer-split")
+    (service,) = rendered(host(R9700, R9700), gguf(), strategy="layer_split")
     assert value(service, "--device") == "ROCm0,ROCm1"
     replicas = rendered(TWO, gguf(), objective="throughput")
     assert {value(service, "--device") for service in replicas} == {"CUDA0"}

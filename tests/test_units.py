@@ -291,7 +291,7 @@ def test_the_engine_hears_one_sigterm_and_leaves_no_orphans() -> None:
 
 def test_a_simulated_plan_says_so_in_the_description() -> None:
     text = unit_text(render(wished=plan(simulated=True)))
-    assert "Description=multigpu chat: vllm tensor-parallel on GPU 0,1 (simulated)\n" in text
+    assert "Description=multigpu chat: vllm tensor_parallel on GPU 0,1 (simulated)\n" in text
 
 
 @pytest.fixture(params=[(VLLM, plan()), (LLAMA, plan(LAYER_SPLIT))], ids=["vllm", "llama.cpp"])

@@ -142,7 +142,7 @@ def test_a_single_rank_on_two_planned_cards_names_the_idle_card() -> None:
     check = one(checks, "GPU 1 fed")
     assert check.found == "GPU 1 idle: 0 % over 8 s under load, 412 MiB used; planned 19.2 GiB"
     assert check.expected == (
-        "both cards of the plan (vllm, tensor-parallel) to work; the running process carries "
+        "both cards of the plan (vllm, tensor_parallel) to work; the running process carries "
         "--tensor-parallel-size 1 (plan: 2)"
     )
     assert check.hint == fed.REDEPLOY
@@ -358,7 +358,7 @@ verify chat on tower: 3 of 7 checks failed
         expected 12600 to 23167 MiB
         do       see who holds it: pid 42 24000 MiB
   FAIL  GPU 1 idle: 0 % over 8 s under load, 412 MiB used; planned 19.2 GiB
-        expected both cards of the plan (llama.cpp, layer-split) to work; the
+        expected both cards of the plan (llama.cpp, layer_split) to work; the
                  running process carries --tensor-split 65,0 (plan: 33,32)
         do       re-run deploys/serve.py: the unit on the host differs from the
                  plan

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multigpu.errors import WishError
 from multigpu.plan import Objective, Strategy, Wish
-from multigpu.wish import KEYS, wishes
+from multigpu.wish import ALIASES, KEYS, wishes
 
 
 def one(**keys: Any) -> Wish:
@@ -26,7 +26,7 @@ def test_only_the_model_is_required() -> None:
 def test_every_key_is_read_into_its_type() -> None:
     wish = one(
         objective="context",
-        strategy="layer-split",
+        strategy="layer_split",
         gpus=[1, 0],
         devices=["RPC0", "RPC1"],
         layers=[3, 2],
@@ -137,4 +137,4 @@ def test_every_key_has_a_row_in_the_inventory_page() -> None:
     rows = [
         re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if "|" in line
     ]
-    assert sorted(key for row in rows for key in row) == sorted(KEYS)
+    assert sorted(key for row in rows for key in row) == sorted((*KEYS, *ALIASES))

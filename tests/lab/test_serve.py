@@ -160,7 +160,7 @@ TENSOR_PARALLEL = {
         "chat": {
             "model": ".lab/models/tiny-hf",
             "runtime": "vllm",
-            "strategy": "tensor-parallel",
+            "strategy": "tensor_parallel",
             "executable": "/usr/lib/simulated-gpu/bin/vllm",
             "context": 1024,
             "concurrency": 4,

@@ -1,0 +1,26 @@
+"""What a wish asks for where it does not say it: context, concurrency and a typical request."""
+
+from __future__ import annotations
+
+from multigpu.plan import ModelSpec, Objective, Wish, Workload
+
+CONTEXT = 8192
+CONCURRENCY = {Objective.LATENCY: 1, Objective.THROUGHPUT: 16, Objective.CONTEXT: 1}
+INPUT_TOKENS, OUTPUT_TOKENS = 1024, 256
+
+
+def workload(model: ModelSpec, wish: Wish) -> Workload:
+    """The wish with defaults filled in; no default is longer than the model's context."""
+    longest = model.max_position_embeddings or CONTEXT
+    context = wish.context or min(CONTEXT, longest)
+    output = wish.output_tokens or min(OUTPUT_TOKENS, max(1, context // 4))
+    given = wish.input_tokens or INPUT_TOKENS
+    return Workload(
+        objective=wish.objective,
+        context=context,
+        concurrency=wish.concurrency or CONCURRENCY[wish.objective],
+        input_tokens=given if wish.input_tokens else max(1, min(given, context - output)),
+        output_tokens=output,
+        ttft_ms=wish.ttft_ms,
+        tpot_ms=wish.tpot_ms,
+    )
