@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAST := not fuzz and not process and not cli and not lab and not gpu and not online
 
-.PHONY: help setup demo rehearsal lab lab-down test unit thorough fuzz lint types format locks wheel clean
+.PHONY: help setup demo rehearsal lab lab-down docs test unit thorough fuzz lint types format locks wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ lab: setup  ## two real systemd hosts with simulated GPUs (root)
 
 lab-down: setup  ## remove the lab without a trace
 	@$(BIN)/python tests/lab/lab.py down
+
+docs: setup  ## pages that are written from the code: docs/rules.md
+	@$(BIN)/python scripts/rules_page.py
 
 test: setup lint types  ## everything; the lab where it can run
 	@HYPOTHESIS_PROFILE=careful $(BIN)/python -m pytest -n 3 -m "$(FAST)"

@@ -1,0 +1,177 @@
+"""Every rule that speaks in a plan, a refusal or a survey: its stable id and what it says.
+
+An id never changes and is never used again for something else. `scripts/rules_page.py` writes
+docs/rules.md from here; a test holds this list against every `Reason(...)` and `Caution(...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+HEAD = """\
+# Rules
+
+Every decision and every warning names its rule: on a screen in square brackets, and in plan files.
+An id never changes. `make docs` writes this page from multigpu/rule_list.py.
+
+"""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. `section` is the title it stands under, `meaning` one sentence with a full stop."""
+
+    id: str
+    section: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rules that speak in one place; `note` stands under the title."""
+
+    title: str
+    meanings: Mapping[str, str]
+    note: str = ""
+
+
+REFUSALS = Section(
+    "Why a way of serving does not hold",
+    {
+        "attention-heads": "vLLM: the query heads do not divide by the tensor parallel size.",
+        "bfloat16": "vLLM: the model is in bfloat16 and a card is older than 8.0 (Ampere).",
+        "compute-capability": "vLLM: the card is older than the wheel (7.5) or vLLM itself (7.0).",
+        "context-length": "The context is longer than the model's own, and no rope flag is set.",
+        "cuda-wheel": "vLLM: the wheel of PyPI is for NVIDIA cards.",
+        "device-count": "llama.cpp: more cards than one process takes.",
+        "device-names": "`devices` names fewer devices than there are cards.",
+        "expert-size": "vLLM: an expert's feed-forward size does not divide by the TP size.",
+        "ffn-size": "vLLM: the feed-forward size does not divide by the tensor parallel size.",
+        "hidden-size": "vLLM: the hidden size does not divide by the tensor parallel size.",
+        "kv-heads": "vLLM: the KV heads neither divide by the TP size nor repeat evenly.",
+        "layer-counts": "llama.cpp: the units per card do not add up, or a card would get none.",
+        "memory-fit": "The card that lacks most: what it would have to hold, and what it can.",
+        "model-format": "The runtime does not read this format (GGUF or safetensors).",
+        "one-vendor": "One process uses the cards of one vendor.",
+        "pinned": "The operator fixed something else; as a reason: what the operator fixed.",
+        "pipeline-stages": "vLLM: the blocks per stage do not add up, or a stage would get none.",
+        "quantization-capability": "vLLM: the cards are too old for the quantization.",
+        "quantization-groups": "vLLM: a rank's share of a matrix is not whole groups or tiles.",
+        "ranked-lower": "It holds, but another way serves the objective better.",
+        "usable-card": "The card has an error, is cut into MIG slices, or hides its memory.",
+        "vocab-size": "vLLM: the padded vocabulary does not divide by the tensor parallel size.",
+    },
+)
+
+CHOICES = Section(
+    "Why a way was chosen",
+    {
+        "context-largest-cache": "One engine caches the most tokens of all ways.",
+        "layer-split": "Cards work in turn and links hardly matter.",
+        "one-card-too-small": "What rules out a single card, which would be simpler.",
+        "only-one": "No other candidate holds.",
+        "pipeline-parallel": "Stages exchange little, so links hardly matter.",
+        "replicas": "Every card holds a copy, and nothing crosses a link.",
+        "single-card": "One card holds all of it, and nothing crosses a link.",
+        "tensor-parallel": "Every card reads its share of the weights for every token.",
+        "throughput-engines": "As many engines as the cards allow, without traffic between them.",
+    },
+)
+
+WARNINGS = Section(
+    "What to know although a plan holds",
+    {
+        "card-left-out": "A card of the host is in no plan, and why.",
+        "peer-access-unproven": "A virtual machine grants P2P over PCIe; it is off until proved.",
+        "slow-link": "Tensor parallel crosses sockets or runs over four lanes or fewer.",
+        "utilization-lowered": "vLLM gets less than its usual share of a card.",
+        "weight-only": "vLLM: the format saves memory, but these cards compute in 16 bits.",
+    },
+)
+
+FLAGS = Section(
+    "Flags of the wish",
+    {
+        "flag-abbreviated": "The option is short for a longer one, and can become ambiguous.",
+        "flag-arity": "The option takes another number of values.",
+        "flag-choice": "The value is none of those the option takes.",
+        "flag-type": "The value is not a number.",
+        "flag-unknown": "The runtime has no such option.",
+    },
+)
+
+MACHINE = Section(
+    "The machine (survey)",
+    {
+        "acs-redirect": "A port between two cards with P2P sends their traffic over the root.",
+        "aer-errors": "PCIe errors on the way to a card: a riser, a slot, or a loose card.",
+        "bar1-small": "Resizable BAR is off, which only P2P over a patched module asks for.",
+        "capture-problem": "The probe could not see something, and why.",
+        "coherent-memory": "Card and processor reach each other's memory (Grace Hopper).",
+        "compute-mode": "A card takes one process only, or none.",
+        "compute-partition": "An AMD card shows as several, each with a share of it.",
+        "container": "The survey ran in a container, which hides processes and kernel messages.",
+        "display-attached": "A card that computes also draws a desktop.",
+        "driver-error": "The driver reported a failure of a card that has no Xid.",
+        "driver-missing": "No driver is loaded for the cards.",
+        "ecc-uncorrected": "A card met memory errors that it could not correct.",
+        "fabric-manager": "The NVLink fabric of an NVSwitch machine is not set up.",
+        "gpu-lost": "A card fell off the PCIe bus, by the kernel's word.",
+        "gpu-unusable": "A card answers with an error.",
+        "iommu-translating": "The IOMMU translates where P2P over PCIe is granted.",
+        "mig-on": "A card is cut into MIG slices.",
+        "mixed-architecture": "Cards of different compute capability or gfx: what that closes.",
+        "mixed-memory": "Memory differs by more than 10 %: what even shares leave unused.",
+        "mixed-vendor": "Cards of two vendors, which never form one group.",
+        "module-closed": "The closed kernel module is loaded, which cannot be patched for P2P.",
+        "narrow-link": "A card runs on fewer lanes than it has, and what limits them.",
+        "numa-parted": "A socket is parted into several NUMA nodes.",
+        "numa-unknown": "The firmware does not tell on which NUMA node a card sits.",
+        "nvlink-inactive": "Some NVLinks of a card are down, or fewer than its twin's are up.",
+        "nvswitch-sxid": "An NVSwitch reported an error.",
+        "out-of-memory": "The kernel killed processes for want of RAM.",
+        "p2p-in-guest": "A guest grants P2P over PCIe, which the hypervisor only asserts.",
+        "p2p-one-way": "The driver grants P2P in one direction only.",
+        "p2p-refused": "The driver refuses that cards read each other's memory.",
+        "pci-only": "Of a folder of outputs, only PCI shows the card.",
+        "pcie-generation": "A card reaches a slower PCIe generation than its own or its twin's.",
+        "persistence-off": "Persistence mode is off with several cards.",
+        "power-cap": "A card is capped below its default power.",
+        "process-crashed": "The kernel log holds processes that crashed.",
+        "recovery-action": "The driver asks for a reset, a reboot or a drain of a card.",
+        "registry-dwords": "The driver runs with registry keys.",
+        "retired-pages-pending": "Bad pages of memory wait for a reset to be taken out.",
+        "row-remap-failure": "A card could not replace bad rows of memory.",
+        "row-remap-pending": "Bad rows of memory wait for a reset to be replaced.",
+        "throttling": "A card is slowed down now: heat, power brake, hardware slowdown.",
+        "unified-memory": "The GPU shares the processor's memory.",
+        "virtual-machine": "Lanes, slots and paths are what the hypervisor shows.",
+        "vram-in-use": "Other processes hold memory of a card.",
+        "xid-history": "The kernel log holds Xid errors of a card.",
+    },
+    "Here by id; on the screen by severity: broken, danger, slow, limit (`!`), note (`·`).",
+)
+
+SECTIONS = (REFUSALS, CHOICES, WARNINGS, FLAGS, MACHINE)
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        rule: Rule(rule, section.title, meaning)
+        for section in SECTIONS
+        for rule, meaning in section.meanings.items()
+    }
+)
+
+
+def page() -> str:
+    """The text of docs/rules.md."""
+    return HEAD + "\n".join(map(_table, SECTIONS))
+
+
+def _table(section: Section) -> str:
+    rows = [f"| `{rule}` | {section.meanings[rule]} |" for rule in sorted(section.meanings)]
+    note = [section.note, ""] if section.note else []
+    lines = [f"## {section.title}", "", *note, "| id | what it says |", "|---|---|", *rows, ""]
+    return "\n".join(lines)
