@@ -304,11 +304,51 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class ModelSize:
+    """The largest model that cards could carry with so many bits per weight, in 1e9 parameters.
+
+    `billions` is for one engine over all cards, `per_card_billions` for one copy on every card.
+    """
+
+    bits: int
+    billions: float
+    per_card_billions: float
+
+
+@dataclass(frozen=True)
+class Justification:
+    """Does the model justify the cards beyond the first?
+
+    `verdict`: needed (no single card holds the wish), worth-it (the objective gains at least a
+    tenth), not-worth-it, or unknown (no speed was predicted). `gpus` counts the cards that the plan
+    uses, `usable` those of the host. The comparison is of `label`, the plan's own way or, where it
+    stays on one card, the best way over several, with `one_card`, the best way on one; each ratio
+    is the first over the second, above 1 in favour of several cards, None where unknown:
+    `throughput_ratio` of output tokens per second at `concurrency` requests, `latency_ratio` how
+    many times shorter a request takes, `context_ratio` of the longest request that fits. `sizes`
+    says what all usable cards could carry instead. `sentences` say it all, the verdict first.
+    """
+
+    verdict: str
+    gpus: int
+    usable: int
+    concurrency: int
+    label: str | None = None
+    one_card: str | None = None
+    throughput_ratio: float | None = None
+    latency_ratio: float | None = None
+    context_ratio: float | None = None
+    sizes: tuple[ModelSize, ...] = ()
+    sentences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """What `serve` applies to one host for one service, and why.
 
     `gpu_uuids` align with `chosen.gpus`. `pinned` names the wish keys that the operator fixed.
-    `assumptions` are sentences that the numbers rest on.
+    `assumptions` are sentences that the numbers rest on. `justification` compares with one card, on
+    hosts with two or more.
     """
 
     host: str
@@ -324,6 +364,7 @@ class Plan:
     simulated: bool = False
     workload: Workload = Workload(Objective.LATENCY, 8192, 1, 1024, 256)
     assumptions: tuple[str, ...] = ()
+    justification: Justification | None = None
 
     def explain(self) -> str:
         """The page of this plan, plain text of at most 80 columns."""
