@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from multigpu.plan import Rejected
+    from multigpu.plan import ModelSpec, Reason, Rejected, Wish
 
 
 class MultigpuError(Exception):
@@ -41,12 +41,24 @@ class PlanFileError(MultigpuError):
 class NoPlan(MultigpuError):
     """Every candidate was rejected. `rejected` keeps them all, in the order they were tried.
 
-    `service` is the name of the wish that found no plan.
+    `service` is the name of the wish that found no plan. `changes` are the smallest changes of the
+    wish, the model or the cards that would make a way fit, the smallest first: `found` is the
+    change, `needed` what it gives, `hint` how to write it.
     """
 
     def __init__(
-        self, message: str, rejected: tuple[Rejected, ...] = (), service: str = ""
+        self,
+        message: str,
+        rejected: tuple[Rejected, ...] = (),
+        service: str = "",
+        *,
+        model: ModelSpec | None = None,
+        wish: Wish | None = None,
+        changes: tuple[Reason, ...] = (),
     ) -> None:
         super().__init__(message)
         self.rejected = rejected
         self.service = service
+        self.model = model
+        self.wish = wish
+        self.changes = changes

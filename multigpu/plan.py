@@ -70,7 +70,9 @@ class ModelSpec:
     routers, latent projections of MLA); both are parts of `layers_mib`, empty where unknown.
     `num_parameters` counts what `weights_mib` holds. `weights_exact` says that sizes come from
     tensor headers or file sizes and not from shapes; `lower_bound` names what is known to be
-    missing from the counts, one phrase each.
+    missing from the counts, one phrase each. `active_parameters` are those that one token is
+    multiplied with (routed experts by their share, the output matrix, no input embedding).
+    `kv_cache_dtype` is the type the checkpoint asks for (fp8, nvfp4), None where it says nothing.
     """
 
     name: str
@@ -107,6 +109,8 @@ class ModelSpec:
     sha256: str | None = None
     weights_exact: bool = False
     lower_bound: tuple[str, ...] = ()
+    active_parameters: int | None = None
+    kv_cache_dtype: str | None = None
 
     @property
     def weights_mib(self) -> float:
@@ -346,7 +350,8 @@ class Justification:
 class Plan:
     """What `serve` applies to one host for one service, and why.
 
-    `gpu_uuids` align with `chosen.gpus`. `pinned` names the wish keys that the operator fixed.
+    `gpu_uuids` and `gpu_names` (`NVIDIA GeForce RTX 3090`; empty where nobody filled them in) align
+    with `chosen.gpus`. `pinned` names the wish keys that the operator fixed.
     `assumptions` are sentences that the numbers rest on. `justification` compares with one card, on
     hosts with two or more.
     """
@@ -365,6 +370,7 @@ class Plan:
     workload: Workload = Workload(Objective.LATENCY, 8192, 1, 1024, 256)
     assumptions: tuple[str, ...] = ()
     justification: Justification | None = None
+    gpu_names: tuple[str | None, ...] = ()
 
     def explain(self) -> str:
         """The page of this plan, plain text of at most 80 columns."""
