@@ -1,10 +1,12 @@
-"""Short names for candidates and sizes, the same on every screen."""
+"""Short names for candidates, cards and numbers, the same on every screen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from math import floor, log10
 
-from multigpu.plan import Candidate, Strategy
+from multigpu.plan import Candidate, Estimate, Strategy
 
 
 def gib(mib: float) -> str:
@@ -23,6 +25,24 @@ def of(part_mib: float, whole_mib: float) -> str:
     return f"{part} of {size(whole_mib)}"
 
 
+def rounded(value: float) -> str:
+    """Two digits that mean something, three from 100 on: `4.1`, `41`, `413`, `4,130`."""
+    if value <= 0:
+        return "0"
+    digits = (3 if value >= 100 else 2) - 1 - floor(log10(value))
+    return f"{round(value, digits):,.{max(digits, 0)}f}"
+
+
+def spread(estimate: Estimate) -> str:
+    """`30 to 50`."""
+    return f"{rounded(estimate.low)} to {rounded(estimate.high)}"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """`1 way`, `1,024 ways`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def cards(gpus: Iterable[int]) -> str:
     """`GPU 0, 1`; three and more in a row as `GPU 0..7`. The order is the planned one."""
     runs: list[list[int]] = []
@@ -38,26 +58,54 @@ def _run(run: list[int]) -> str:
     return f"{run[0]}..{run[-1]}" if len(run) > 2 else ", ".join(map(str, run))
 
 
+def models(names: Sequence[str | None]) -> str:
+    """`2 x RTX 3090`, `RTX 4090 + RTX 3090`; empty where a name is not known."""
+    if not names or None in names:
+        return ""
+    short = [re.sub(r"^(NVIDIA|AMD)\s+|\b(GeForce|Radeon)\s+", "", name or "") for name in names]
+    counts = {name: short.count(name) for name in short}
+    return " + ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items())
+
+
 def runtime_name(runtime: str) -> str:
     """The runtime as its makers write it."""
-    return {"vllm": "vLLM"}.get(runtime, runtime)
+    return {"vllm": "vLLM", "sglang": "SGLang"}.get(runtime, runtime)
 
 
 def split(candidate: Candidate) -> str:
-    """How the model is spread: `TP=2`, `PP=2 (33+31)`, `2 replicas`, `layer split 33+32`."""
+    """How the model is spread: `tensor parallel 2 x pipeline 2 (28+36)`, `tensor split 3,1`."""
+    also = ", expert parallel" if candidate.expert_parallel else ""
+    if candidate.cpu_offload_mib:
+        also += f", {size(candidate.cpu_offload_mib)} offloaded"
+    return _split(candidate, "tensor parallel ", "pipeline ") + also
+
+
+def short_split(candidate: Candidate) -> str:
+    """The same for a table: `TP 2 x PP 2 (28+36)`."""
+    return _split(candidate, "TP ", "PP ")
+
+
+def _split(candidate: Candidate, tensor: str, pipeline: str) -> str:
     tp, pp = candidate.tensor_parallel_size, candidate.pipeline_parallel_size
-    layers = "+".join(str(n) for n in candidate.layers or ())
-    if candidate.strategy is Strategy.SINGLE:
-        return "one card"
-    if candidate.strategy is Strategy.REPLICAS:
-        return f"{candidate.replicas} replicas" + (f" of TP={tp}" if tp > 1 else "")
-    if candidate.strategy is Strategy.LAYER_SPLIT:
-        return f"layer split {layers}".rstrip()
-    parts = [f"TP={tp}"] if tp > 1 else []
-    parts += [f"PP={pp}" + (f" ({layers})" if layers else "")] if pp > 1 else []
-    return " x ".join(parts)
+    counts = [str(n) for n in candidate.layers or ()]
+    stages = f" ({'+'.join(counts)})" if counts else ""
+    parts = [f"{tensor}{tp}"] if tp > 1 else []
+    parts += [f"{pipeline}{pp}{stages}"] if pp > 1 else []
+    way = " x ".join(parts)
+    match candidate.strategy:
+        case Strategy.SINGLE:
+            return "one card"
+        case Strategy.REPLICAS:
+            inner = way.replace(tensor, "TP ").replace(pipeline, "PP ")
+            return counted(candidate.replicas, "replica") + (f" of {inner}" if inner else "")
+        case Strategy.LAYER_SPLIT:
+            return f"layer split {'+'.join(counts)}".rstrip()
+        case Strategy.TENSOR_SPLIT:
+            return f"tensor split {','.join(counts)}".rstrip()
+        case _:
+            return way or str(candidate.strategy).replace("_", " ")
 
 
 def label(candidate: Candidate) -> str:
-    """One candidate in a line: `vLLM TP=2 on GPU 0, 1`."""
+    """One candidate in a line: `vLLM tensor parallel 2 on GPU 0, 1`."""
     return f"{runtime_name(candidate.runtime)} {split(candidate)} on {cards(candidate.gpus)}"

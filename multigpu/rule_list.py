@@ -59,9 +59,15 @@ REFUSALS = Section(
         "pipeline-stages": "vLLM: the blocks per stage do not add up, or a stage would get none.",
         "quantization-capability": "vLLM: the cards are too old for the quantization.",
         "quantization-groups": "vLLM: a rank's share of a matrix is not whole groups or tiles.",
-        "ranked-lower": "It holds, but another way serves the objective better.",
         "usable-card": "The card has an error, is cut into MIG slices, or hides its memory.",
         "vocab-size": "vLLM: the padded vocabulary does not divide by the tensor parallel size.",
+    },
+)
+
+LOST = Section(
+    "Why a way that holds was not chosen",
+    {
+        "ranked-lower": "It holds, but another way serves the objective better.",
     },
 )
 
@@ -154,7 +160,7 @@ MACHINE = Section(
     "Here by id; on the screen by severity: broken, danger, slow, limit (`!`), note (`·`).",
 )
 
-SECTIONS = (REFUSALS, CHOICES, WARNINGS, FLAGS, MACHINE)
+SECTIONS = (REFUSALS, LOST, CHOICES, WARNINGS, FLAGS, MACHINE)
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {

@@ -40,7 +40,7 @@ def test_a_screen_is_plain_text_of_eighty_columns(
 
 def test_the_chosen_way_and_the_memory_of_its_cards_are_shown() -> None:
     text = screen(host(RTX_3090, RTX_3090), hf())
-    assert text.startswith("chat on tower: vLLM, TP=2, GPU 0, 1\n")
+    assert text.startswith("chat on tower: vLLM, tensor parallel 2, GPU 0, 1\n")
     assert "GPU 0, 1: 21.6 of 21.6 GiB (weights 7.7" in text
     assert "tokens" in text and "[tensor-parallel]" in text and "[ranked-lower]" in text
 

@@ -341,7 +341,7 @@ def test_no_plan_is_one_line_with_the_nearest_way_and_what_to_do() -> None:
     text = str(caught.value)
     assert text.startswith("tower: no plan for chat: none of ")
     assert (
-        "to serve org/model holds; nearest is vLLM PP=2 (40+40) on GPU 0, 1: GPU 0 needs " in text
+        "to serve org/model holds; nearest is vLLM pipeline 2 (40+40) on GPU 0, 1: GPU 0 needs " in text
     )
     assert text.endswith("; do: take a smaller quantization or more cards") and "\n" not in text
     assert len(caught.value.rejected) > 4
