@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from multigpu.links import GpuPair, HopKind, Limit, P2p, Path, PcieBandwidth, PcieHop, PcieLink
 from multigpu.managed import ManagedFile, UnitState
+from multigpu.memo import memo
 
 __all__ = [
     "Gpu",
@@ -222,15 +223,19 @@ class Host:
 
     def gpu(self, index: int) -> Gpu:
         """The card with that NVML index. Raises KeyError when the host has none such."""
-        for gpu in self.gpus:
-            if gpu.index == index:
-                return gpu
-        raise KeyError(index)
+        known = memo(self)
+        if "gpus" not in known:
+            known["gpus"] = {gpu.index: gpu for gpu in reversed(self.gpus)}
+        found: Gpu = known["gpus"][index]
+        return found
 
     def pair(self, a: int, b: int) -> GpuPair | None:
         """The record of an unordered pair, or None when the topology was not seen."""
-        low, high = min(a, b), max(a, b)
-        return next((p for p in self.pairs if (p.a, p.b) == (low, high)), None)
+        known = memo(self)
+        if "pairs" not in known:
+            known["pairs"] = {(pair.a, pair.b): pair for pair in reversed(self.pairs)}
+        found: GpuPair | None = known["pairs"].get((a, b) if a < b else (b, a))
+        return found
 
     def unit(self, name: str) -> UnitState | None:
         """State of one unit of ours, or None when the host has none of that name."""
@@ -243,4 +248,10 @@ class Host:
     @property
     def usable(self) -> tuple[Gpu, ...]:
         """Cards a plan may use: no error, memory known, not cut into MIG slices."""
-        return tuple(g for g in self.gpus if g.error is None and g.memory_mib and not g.mig)
+        known = memo(self)
+        if "usable" not in known:
+            known["usable"] = tuple(
+                g for g in self.gpus if g.error is None and g.memory_mib and not g.mig
+            )
+        found: tuple[Gpu, ...] = known["usable"]
+        return found
