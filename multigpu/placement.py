@@ -7,9 +7,9 @@ float32 arithmetic (`load_tensors` in src/llama-model.cpp, 0c1e57098). Whole uni
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from struct import pack, unpack
 
 
@@ -48,31 +48,106 @@ def partition(
 
     `units` are sizes in order, `budgets` what each card may hold, `first` and `last` fixed sizes on
     the outer cards (embedding, output layer). None when there are fewer units than cards or a
-    budget is used up before the first unit. Exact, by dynamic programming over (card, unit).
+    budget is used up before the first unit. Of several best ones the first cards get the least.
     """
-    n, cards = len(units), len(budgets)
-    if n < cards or min(budgets, default=0.0) <= 0:
+    if len(units) < len(budgets) or min(budgets, default=0.0) <= 0:
         return None
-    sums = [0.0, *accumulate(units)]
+    return split_at([0.0, *accumulate(units)], budgets, first, last)
 
-    def share(card: int, start: int, end: int) -> float:
-        fixed = (first if card == 0 else 0.0) + (last if card == cards - 1 else 0.0)
-        return (sums[end] - sums[start] + fixed) / budgets[card]
 
-    # best[end] = (worst share, counts) for the units before `end` on the cards so far
-    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
+def split_at(
+    sums: Sequence[float], budgets: Sequence[float], first: float, last: float
+) -> tuple[int, ...]:
+    """`partition` of units given by their running sums, which begin with 0.
+
+    Filling card after card up to a limit finds a partition below the limit wherever there is one;
+    a few halvings come near the smallest limit, and then every partition found sets the next limit
+    until there is none below.
+    """
+    fixed = [0.0] * len(budgets)
+    fixed[0] += first
+    fixed[-1] += last
+    widest = max(b - a for a, b in pairwise(sums))
+    low = (sums[-1] + first + last) / sum(budgets)
+    high = max(
+        low + widest / min(budgets),
+        (sums[1] + fixed[0]) / budgets[0],
+        (sums[-1] - sums[-2] + fixed[-1]) / budgets[-1],
+    )
+    best = _filled(sums, budgets, fixed, high * (1 + 1e-9))
+    worst = high if best is None else _worst(sums, budgets, fixed, best)
+    for _ in range(HALVINGS):
+        middle = (low + worst) / 2
+        found = _filled(sums, budgets, fixed, middle)
+        if found is None:
+            low = middle
+        else:
+            best, worst = found, _worst(sums, budgets, fixed, found)
+    while (found := _filled(sums, budgets, fixed, worst * (1 - 1e-12))) is not None:
+        best, worst = found, _worst(sums, budgets, fixed, found)
+    return _from_the_back(sums, budgets, fixed, worst) or best or even(len(sums) - 1, len(budgets))
+
+
+HALVINGS = 4
+
+
+def _worst(
+    sums: Sequence[float], budgets: Sequence[float], fixed: Sequence[float], ends: Sequence[int]
+) -> float:
+    """The largest share of a budget; `ends` are counts per card."""
+    worst, start = 0.0, 0
+    for card, count in enumerate(ends):
+        end = start + count
+        share = (sums[end] - sums[start] + fixed[card]) / budgets[card]
+        worst, start = max(worst, share), end
+    return worst
+
+
+def _filled(
+    sums: Sequence[float], budgets: Sequence[float], fixed: Sequence[float], limit: float
+) -> tuple[int, ...] | None:
+    """Card after card takes what it can up to the limit; None when some unit is left over."""
+    n, cards, start, found = len(sums) - 1, len(budgets), 0, []
     for card in range(cards):
-        left = cards - 1 - card
-        ends = [n] if left == 0 else range(card + 1, n - left + 1)
-        best = {
-            end: min(
-                (max(worst, share(card, start, end)), (*chosen, end - start))
-                for start, (worst, chosen) in best.items()
-                if start < end
-            )
-            for end in ends
-        }
-    return best[n][1]
+        room = sums[start] + limit * budgets[card] - fixed[card]
+        end = min(bisect_right(sums, room) - 1, n - (cards - 1 - card))
+        if end <= start:
+            return _reached(sums, budgets, fixed, limit)
+        found.append(end - start)
+        start = end
+    return tuple(found) if start == n else None
+
+
+def _reached(
+    sums: Sequence[float], budgets: Sequence[float], fixed: Sequence[float], limit: float
+) -> tuple[int, ...] | None:
+    """As `_filled` where a card has no room for the next unit: earlier cards may take less."""
+    n, cards = len(sums) - 1, len(budgets)
+    ways: dict[int, tuple[int, ...]] = {0: ()}
+    for card in range(cards):
+        longer: dict[int, tuple[int, ...]] = {}
+        for start, counted in ways.items():
+            room = sums[start] + limit * budgets[card] - fixed[card]
+            for end in range(start + 1, min(bisect_right(sums, room), n - (cards - 1 - card) + 1)):
+                longer.setdefault(end, (*counted, end - start))
+        ways = longer
+    return ways.get(n)
+
+
+def _from_the_back(
+    sums: Sequence[float], budgets: Sequence[float], fixed: Sequence[float], limit: float
+) -> tuple[int, ...] | None:
+    """As `_filled`, from the last card on; None when rounding makes it worse than the limit."""
+    end, found = len(sums) - 1, []
+    for card in range(len(budgets) - 1, -1, -1):
+        room = sums[end] - (limit * (1 + 1e-12) * budgets[card] - fixed[card])
+        start = max(bisect_left(sums, room), card) if card else 0
+        if start >= end:
+            return None
+        found.append(end - start)
+        end = start
+    counted = tuple(reversed(found))
+    return counted if _worst(sums, budgets, fixed, counted) <= limit * (1 + 1e-9) else None
 
 
 def even(num_hidden_layers: int, pipeline_parallel_size: int) -> tuple[int, ...]:
