@@ -1,0 +1,418 @@
+"""Published measurements as hosts, models, candidates and workloads of this project.
+
+    python -m benchmarks.groundtruth [--all]
+
+Reads `../shared/groundtruth/measurements.tsv` beside the repository. A row that cannot be used for
+the speed of plain decoding keeps its place, with every reason in `reasons`. Speculative decoding is
+such a reason: its tokens per second are those of another algorithm.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from benchmarks.groundtruth_models import model_for
+from benchmarks.groundtruth_rigs import host_for, rig_of
+from multigpu.errors import MultigpuError
+from multigpu.hardware import Host
+from multigpu.plan import Candidate, ModelSpec, Objective, Strategy, Wish, Workload
+from multigpu.runtimes import runtime
+
+TABLE = Path(__file__).resolve().parents[2] / "shared" / "groundtruth" / "measurements.tsv"
+
+# Runtimes of the table that the planner does not render; their memory is sized as vLLM's.
+STAND_IN = {"trtllm": "vllm", "sglang": "vllm"}
+SPECULATIVE = re.compile(r"\bmtp\b|dflash|eagle|spec-?decode|speculative", re.I)
+# kyuz0's scripts (run_vllm_bench*.py, models.py of amd-r9700-vllm-toolboxes): 1000 ShareGPT
+# prompts, 512 forced output tokens, and this many sequences at a time.
+SEQUENCES = ("Qwen3-Next-80B", "Qwen3.6-27B", "Qwen3.6-35B", "gemma-3-27b")
+SEQUENCES_24_GB = ("gpt-oss-20b", "Qwen3-14B")
+# A single stream whose prompt is not stated; at one request it hardly matters.
+SINGLE_STREAM = (512, 256)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a row states; `decode_tokens_per_s` is output tokens/s of the whole service."""
+
+    decode_tokens_per_s: float | None = None
+    tpot_ms: float | None = None
+    ttft_ms: float | None = None
+    prefill_tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement. `n` is the table's number; a row with two workloads gives two of these.
+
+    `rig` names one machine or one publisher's machines of a kind: what cross-validation leaves
+    out. `group` is equal for rows that differ by the way of serving alone. `reasons` say why the
+    row cannot be used for speed, `assumed` what was filled in.
+    """
+
+    n: int
+    metric: str
+    rig: str
+    runtime: str
+    model_name: str
+    host: Host | None = None
+    model: ModelSpec | None = None
+    config: Path | None = None
+    candidate: Candidate | None = None
+    load: Workload | None = None
+    measured: Measured = Measured()
+    reasons: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    group: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """True when a prediction can be compared with the row's decode speed."""
+        return not self.reasons and self.measured.decode_tokens_per_s is not None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one rig, model, runtime and workload; `host` has the cards of the largest of them."""
+
+    name: str
+    host: Host
+    model: ModelSpec
+    load: Workload
+    rows: tuple[Row, ...]
+
+
+@cache
+def table() -> tuple[dict[str, str], ...]:
+    """The rows as they stand; empty when the table is not there."""
+    if not TABLE.exists():
+        return ()
+    with TABLE.open(encoding="utf-8", newline="") as lines:
+        return tuple(csv.DictReader(lines, delimiter="\t"))
+
+
+@cache
+def rows() -> tuple[Row, ...]:
+    """Every speed row of the table (memory, verdicts and bare percentages are others' concern)."""
+    aside = {"memory_per_gpu_GiB", "fit_verdict", "ab_delta"}
+    return tuple(row for raw in table() if raw["metric"] not in aside for row in _rows(raw))
+
+
+def usable_rows() -> list[Row]:
+    """Rows whose decode speed can be predicted and compared."""
+    return [row for row in rows() if row.usable]
+
+
+def groups() -> list[Group]:
+    """Choices: at least two ways of serving that were measured on the same rig and workload."""
+    found: dict[str, list[Row]] = {}
+    for row in rows():
+        if row.group is not None and row.measured.decode_tokens_per_s is not None:
+            found.setdefault(row.group, []).append(row)
+    return [group for name, of in found.items() if (group := _group(name, of)) is not None]
+
+
+def _group(name: str, of: list[Row]) -> Group | None:
+    ways = {
+        (r.candidate.strategy, r.candidate.tensor_parallel_size, r.candidate.replicas)
+        for r in of
+        if r.candidate is not None
+    }
+    largest = max(of, key=lambda r: len(r.host.gpus) if r.host else 0)
+    if len(ways) < 2 or largest.host is None or largest.model is None or largest.load is None:
+        return None
+    return Group(name, largest.host, largest.model, largest.load, tuple(of))
+
+
+def _rows(raw: dict[str, str]) -> Iterator[Row]:
+    """One row per workload that a line of the table holds."""
+    flags = raw["runtime_flags"]
+    name = _runtime(raw)
+    host, host_reasons = host_for(raw)
+    model, config, model_reasons = model_for(raw)
+    base = Row(
+        n=int(raw["n"]),
+        metric=raw["metric"],
+        rig=rig_of(raw),
+        runtime=name,
+        model_name=raw["model"],
+        host=host,
+        model=model,
+        config=config,
+        reasons=(*host_reasons, *model_reasons, *_speculative(raw)),
+    )
+    for load, measured, reasons, assumed in _loads(raw):
+        row = replace(
+            base,
+            load=load,
+            measured=measured,
+            reasons=(*base.reasons, *reasons),
+            assumed=assumed,
+        )
+        yield _placed(row, raw, flags)
+
+
+def _placed(row: Row, raw: dict[str, str], flags: str) -> Row:
+    """With the candidate that was run, sized as the planner sizes it."""
+    if row.host is None or row.model is None or row.load is None:
+        return row
+    candidate = sized(_way(row, raw, flags), row.host, row.model, row.load)
+    card = row.host.gpus[0].name or ""
+    load = row.load
+    key = (row.rig, row.runtime, row.model.name, load.input_tokens, load.output_tokens)
+    conc = load.concurrency
+    group = " · ".join(map(str, (*key, conc, card)))
+    series = re.search(r"\[(.+?)\]", flags)
+    return replace(
+        row, candidate=candidate, group=f"{group} · {series.group(1)}" if series else group
+    )
+
+
+def _runtime(raw: dict[str, str]) -> str:
+    text = raw["runtime_flags"].strip('" ').lower()
+    for name in ("trtllm", "sglang", "vllm/llama.cpp", "vllm", "llama"):
+        if text.startswith(name):
+            break
+    else:
+        name = "vllm" if "vllm" in text else "llama"
+    if name == "vllm/llama.cpp":
+        name = "llama" if "beellama" in text or "q4_0" in text or "q80" in text else "vllm"
+    return "llama.cpp" if name == "llama" else name
+
+
+def _speculative(raw: dict[str, str]) -> Iterator[str]:
+    """Why a row's decoding is not plain."""
+    text = f"{raw['model']} {raw['quant']} {raw['runtime_flags']} {raw['note']}"
+    if re.search(r"spec-?off|no spec", text, re.I) and raw["n"] != "211":
+        return
+    if "club-3090 BENCHMARKS.md" in raw["source"] and "llama" not in _runtime(raw):
+        if raw["n"] == "237":  # its note gives the spec-off reference and equal prose and code
+            return
+        yield "speculative decoding (the repository's composes use MTP or DFlash)"
+    elif SPECULATIVE.search(text) and "-MTP-GGUF" not in raw["model"]:
+        yield "speculative decoding"
+
+
+def _way(row: Row, raw: dict[str, str], flags: str) -> Candidate:
+    """Strategy and sizes as run; one engine over all cards where nothing else is said."""
+    assert row.host is not None
+    cards = tuple(gpu.index for gpu in row.host.gpus)
+    if row.runtime == "llama.cpp":
+        tensor = "-sm tensor" in row.assumed
+        strategy = Strategy.TENSOR_SPLIT if tensor else Strategy.LAYER_SPLIT
+        return Candidate("llama.cpp", strategy if len(cards) > 1 else Strategy.SINGLE, cards)
+    tp = _number(r"(?:tensor-parallel-size[= ]|-tp |tp=|TP=)(\d+)", flags)
+    pp = _number(r"(?:pipeline-parallel-size[= ]|pp=)(\d+)", flags) or 1
+    copies = _number(r"replicas=(\d+)", flags) or _number(r"x(\d+) replicas", flags) or 1
+    tp = tp or max(1, len(cards) // (pp * copies))
+    cards = cards[: tp * pp * copies]
+    return Candidate(row.runtime, _strategy(tp, pp, copies), cards, tp, pp, copies)
+
+
+def _strategy(tp: int, pp: int, copies: int) -> Strategy:
+    if copies > 1:
+        return Strategy.REPLICAS
+    if tp > 1 and pp > 1:
+        return Strategy.TENSOR_PIPELINE_PARALLEL
+    if pp > 1:
+        return Strategy.PIPELINE_PARALLEL
+    return Strategy.TENSOR_PARALLEL if tp > 1 else Strategy.SINGLE
+
+
+def sized(way: Candidate, host: Host, model: ModelSpec, load: Workload) -> Candidate:
+    """The planner's own candidate of that way, with memory; the bare way when it has none."""
+    name = STAND_IN.get(way.runtime, way.runtime)
+    wish = Wish(
+        "groundtruth",
+        model.path,
+        load.objective,
+        context=load.context,
+        concurrency=load.concurrency,
+        input_tokens=load.input_tokens,
+        output_tokens=load.output_tokens,
+        runtime=name,
+        gpus=way.gpus,
+    )
+    key = (way.strategy, way.tensor_parallel_size, way.pipeline_parallel_size, way.replicas)
+    try:
+        offered = runtime(name).candidates(host, model, wish)
+    except MultigpuError:
+        return way
+    for found in offered:
+        sizes = (found.tensor_parallel_size, found.pipeline_parallel_size, found.replicas)
+        if (found.strategy, *sizes) == key and set(found.gpus) == set(way.gpus):
+            return replace(found, runtime=way.runtime)
+    return way
+
+
+Loads = Iterator[tuple[Workload | None, Measured, tuple[str, ...], tuple[str, ...]]]
+
+
+def _loads(raw: dict[str, str]) -> Loads:
+    """(workload, measured, reasons, assumed) of every measurement in a line."""
+    readers = {
+        "offline_total_tok_s": _offline,
+        "online_output_tok_s": _online,
+        "ttft/tpot_ms": _ttft_tpot,
+        "single_stream_tok_s": _single,
+        "tok_s": _tok_s,
+        "per_stream/decode_agg_tok_s": _per_stream,
+        "single_wall/agg_c64_tok_s": _wall,
+        "peak_aggregate_tok_s": _peak,
+    }
+    reader = readers.get(raw["metric"])
+    if reader is None:
+        yield None, Measured(), (f"metric {raw['metric']} is not read",), ()
+    else:
+        yield from reader(raw)
+
+
+def _load(inputs: int, outputs: int, concurrency: int) -> Workload:
+    objective = Objective.LATENCY if concurrency == 1 else Objective.THROUGHPUT
+    return Workload(objective, inputs + outputs, concurrency, inputs, outputs)
+
+
+def _offline(raw: dict[str, str]) -> Loads:
+    """All prompts are queued at once: as many run as `--max-num-seqs` allows."""
+    total, requests = _number_f(r"([\d.]+) total", raw), _number_f(r"([\d.]+) req/s", raw)
+    few = any(name in raw["model"] for name in SEQUENCES)
+    small = "24GB" in raw["hardware"] and any(n in raw["model"] for n in SEQUENCES_24_GB)
+    load = _load(max(1, round(total / requests) - 512), 512, 32 if few or small else 64)
+    yield load, Measured(requests * 512), (), ("requests at a time from the publisher's script",)
+
+
+def _online(raw: dict[str, str]) -> Loads:
+    flags = raw["runtime_flags"]
+    parts = [_number(rf"{key}=(\d+)", flags) or 0 for key in ("in", "out", "conc")]
+    yield (
+        _load(*parts),
+        Measured(
+            _number_f(r"([\d.]+) out tok/s", raw),
+            _number_f(r"TPOT mean ([\d.]+)", raw),
+            _number_f(r"TTFT mean ([\d.]+)", raw),
+        ),
+        (),
+        (),
+    )
+
+
+def _ttft_tpot(raw: dict[str, str]) -> Loads:
+    """Closed loop: a request lives for TTFT and the rest of its tokens."""
+    flags = raw["runtime_flags"]
+    parts = [
+        _number(pattern, flags) or 0 for pattern in (r"isl=(\d+)", r"osl=(\d+)", r"conc=(\d+)")
+    ]
+    ttft, tpot = _number_f(r"ttft=([\d.]+)", raw), _number_f(r"tpot=([\d.]+)", raw)
+    decode = 1000 * parts[2] * parts[1] / (ttft + (parts[1] - 1) * tpot)
+    yield _load(*parts), Measured(decode, tpot, ttft), (), ()
+
+
+def _single(raw: dict[str, str]) -> Loads:
+    """`out=` of localmaxxing, the first of `narr/code=` of club-3090 (prose)."""
+    text, flags = raw["measured"], raw["runtime_flags"]
+    out = re.search(r"(?:out=|narr/code=)([\d.]+)", text)
+    if out is None:
+        yield None, Measured(), ("no single decode rate is stated",), ()
+        return
+    prompt = _number(r"llama-bench.* -p (\d+)", flags)
+    inputs, outputs = (prompt, 128) if prompt else SINGLE_STREAM
+    together = _number(r"across C(\d+) concurrent", raw["note"]) or 1
+    prefill = re.search(r"prefill=(\d+(?:\.\d+)?)", text) if prompt else None
+    measured = Measured(
+        float(out[1]),
+        1000 * together / float(out[1]),
+        None,
+        float(prefill[1]) if prefill else None,
+    )
+    assumed = () if prompt else (f"prompt of {inputs} tokens",)
+    yield _load(inputs, outputs, together), measured, tuple(_doubtful(raw)), assumed
+
+
+def _doubtful(raw: dict[str, str]) -> Iterator[str]:
+    """Why a single stream is not what its columns say."""
+    if "Remote endpoint" in raw["runtime_flags"]:
+        yield "remote endpoint: neither runtime flags nor decoding are stated"
+    if "fork" in raw["runtime_flags"].lower() or "LimeChain" in raw["runtime_flags"]:
+        yield "a fork of the runtime"
+    if raw["runtime_flags"].startswith("llama.cpp 2cbfdc6"):
+        yield "prompt and depth of the measurement are not stated"
+
+
+def _tok_s(raw: dict[str, str]) -> Loads:
+    """llama-bench's layer and tensor columns, or a vLLM aggregate with its single stream."""
+    text, flags = raw["measured"], raw["runtime_flags"]
+    if "64 conc" in flags:
+        single, many = _number_f(r"C1 ([\d.]+)", raw), _number_f(r"~?([\d.]+) decode", raw)
+        yield _load(128, 512, 1), Measured(single, 1000 / single), (), ("128 in, 512 out",)
+        yield _load(128, 512, 64), Measured(many), (), ("128 in, 512 out",)
+        return
+    generated = re.search(r"tg128(?:@d(\d+))?", flags)
+    layer = re.search(r"layer=([\d.]+)", text)
+    if generated is None or layer is None:
+        yield None, Measured(), ("a prefill rate alone",), ()
+        return
+    load = _load(int(generated[1] or 1), 128, 1)
+    for split, rate in (("layer", layer), ("tensor", re.search(r"tensor=([\d.]+)", text))):
+        if rate is not None:
+            yield load, Measured(float(rate[1]), 1000 / float(rate[1])), (), (f"-sm {split}",)
+
+
+def _per_stream(raw: dict[str, str]) -> Loads:
+    users = _number(r"concurrency (\d+)", raw["runtime_flags"]) or 1
+    total = float(raw["measured"].split("/")[1])
+    yield _load(16384, 256, users), Measured(total), (), ()
+
+
+def _wall(raw: dict[str, str]) -> Loads:
+    single, many = _number_f(r"([\d.]+) single", raw), _number_f(r"([\d.]+) aggregate", raw)
+    yield _load(*SINGLE_STREAM, 1), Measured(single, 1000 / single), (), ("512 in, 256 out",)
+    yield _load(*SINGLE_STREAM, 64), Measured(many), (), ("512 in, 256 out",)
+
+
+def _peak(raw: dict[str, str]) -> Loads:
+    """Good for the choice between ways; the number of requests at the peak is not stated."""
+    many = float(raw["measured"])
+    yield _load(*SINGLE_STREAM, 64), Measured(many), ("concurrency is not stated",), ("64 users",)
+
+
+def _number(pattern: str, text: str) -> int | None:
+    found = re.search(pattern, text)
+    return int(found[1]) if found else None
+
+
+def _number_f(pattern: str, raw: dict[str, str]) -> float:
+    found = re.search(pattern, raw["measured"])
+    if found is None:
+        raise ValueError(f"row {raw['n']}: {raw['measured']!r} has no {pattern}")
+    return float(found[1])
+
+
+def main(arguments: Iterable[str]) -> None:
+    """A line per row, then how many are usable and why the others are not."""
+    show = "--all" in arguments
+    kept = usable_rows()
+    why: dict[str, int] = {}
+    for row in rows():
+        for reason in row.reasons[:1]:
+            why[reason] = why.get(reason, 0) + 1
+        if show or row.usable:
+            load = row.load
+            size = f"{load.input_tokens}/{load.output_tokens} x{load.concurrency}" if load else "-"
+            way = row.candidate.strategy if row.candidate else "-"
+            says = row.measured.decode_tokens_per_s or 0
+            print(
+                f"{row.n:4} {row.rig:32.32} {row.model_name:36.36} {way:18} {size:14} {says:9.1f}"
+            )
+    print(f"{len(kept)} of {len(rows())} rows usable; {len(groups())} choice groups")
+    for reason, count in sorted(why.items(), key=lambda item: -item[1]):
+        print(f"  {count:4} {reason}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
