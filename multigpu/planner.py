@@ -5,50 +5,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from multigpu import ranking, rules
+from multigpu.assumptions import assumptions
+from multigpu.doubts import doubts
 from multigpu.environment import doubtful, settings
 from multigpu.errors import NoPlan
 from multigpu.groups import slow
 from multigpu.hardware import Host
+from multigpu.justify import justify
 from multigpu.labels import cards, label, runtime_name
+from multigpu.losers import Contest, considered, strengths
 from multigpu.pins import check_pins, pinned_keys
-from multigpu.plan import Candidate, ModelSpec, Plan, Reason, Rejected, Strategy, Wish
+from multigpu.plan import (
+    Candidate,
+    ModelSpec,
+    Plan,
+    Prediction,
+    Reason,
+    Rejected,
+    Strategy,
+    Wish,
+    Workload,
+)
 from multigpu.runtimes import RUNTIMES, runtime
 from multigpu.runtimes.vllm_memory import GPU_MEMORY_UTILIZATION
+from multigpu.speed import predict
 from multigpu.workload import workload
 
-COMPARED = {"memory-fit", "ranked-lower"}
+__all__ = ["COMPARED", "considered", "plan", "sift"]
+
+COMPARED = {"memory-fit", "ranked-lower", "close-second"}
 """Rules whose `found` already compares with what is needed."""
 
 
-def plan(host: Host, model: ModelSpec, wish: Wish) -> Plan:
+def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[object] = ()) -> Plan:
     """The best way to serve a model on one host, or NoPlan with everything that was tried.
 
-    Raises WishError when pins contradict each other, the host or the model.
+    `measured` are results of this rig; those of the same way of serving the same model replace its
+    prediction. Raises WishError when pins contradict each other, the host or the model.
     """
     check_pins(host, model, wish)
     holding, rejected = sift(host, model, wish)
     if not holding:
-        raise NoPlan(_refusal(host, model, wish, rejected), tuple(rejected), wish.name)
-    chosen, *lower = ranking.order(holding, host, model, wish.objective)
-    lost = [Rejected(c, (ranking.lost(c, chosen, host, model, wish.objective),)) for c in lower]
-    return Plan(
+        raise NoPlan(
+            _refusal(host, model, wish, rejected),
+            tuple(rejected),
+            wish.name,
+            model=model,
+            wish=wish,
+        )
+    load = workload(model, wish)
+    timed = [replace(c, predicted=_speed(c, host, model, load, measured)) for c in holding]
+    chosen, *lower = ranking.order(timed, host, model, wish, load)
+    contest = Contest(chosen, host, model, wish, load)
+    lost = [Rejected(rival, (contest.lost(rival),)) for rival in lower]
+    second = lower[0] if lower else None
+    made = Plan(
         host=host.name,
         wish=wish,
         model=model,
         chosen=chosen,
         gpu_uuids=tuple(host.gpu(index).uuid for index in chosen.gpus),
-        reasons=tuple(_reasons(chosen, host, wish, holding, rejected)),
+        reasons=tuple(_reasons(chosen, second, host, wish, load, rejected)),
         rejected=(*lost, *rejected),
-        warnings=tuple(_warnings(chosen, host, model)),
+        warnings=tuple(_warnings(chosen, host, model, wish, load)),
         environment=settings(host, model, chosen, wish),
         pinned=pinned_keys(wish),
         simulated=host.simulated,
-        workload=workload(model, wish),
+        workload=load,
+        assumptions=tuple(assumptions(chosen, host, model, wish, load)),
+        gpu_names=tuple(host.gpu(index).name for index in chosen.gpus),
     )
+    return replace(made, justification=justify(made, host))
+
+
+def _speed(
+    candidate: Candidate,
+    host: Host,
+    model: ModelSpec,
+    load: Workload,
+    measured: Sequence[object],
+) -> Prediction:
+    return predict(candidate, host, model, load)
 
 
 def sift(host: Host, model: ModelSpec, wish: Wish) -> tuple[list[Candidate], list[Rejected]]:
@@ -120,14 +162,19 @@ def _nearest(rejected: list[Rejected]) -> Rejected:
 
 
 def _reasons(
-    chosen: Candidate, host: Host, wish: Wish, holding: list[Candidate], rejected: list[Rejected]
+    chosen: Candidate,
+    second: Candidate | None,
+    host: Host,
+    wish: Wish,
+    load: Workload,
+    rejected: list[Rejected],
 ) -> Iterator[Reason]:
     """Pins, what the objective prefers, and why nothing simpler would do."""
     for key in pinned_keys(wish):
         if key in ("runtime", "strategy", "tensor_parallel_size", "pipeline_parallel_size"):
             yield Reason("pinned", f"{key} = {getattr(wish, key)} is set in the inventory")
-    if len(holding) > 1:
-        yield ranking.strength(chosen, host, wish.objective)
+    if second is not None:
+        yield from strengths(chosen, second, host, load)
     else:
         yield Reason("only-one", "no other candidate holds")
     if len(chosen.gpus) // chosen.replicas > 1:
@@ -148,7 +195,9 @@ def _single_objection(chosen: Candidate, rejected: list[Rejected]) -> Iterator[R
         yield Reason("one-card-too-small", one.found)
 
 
-def _warnings(chosen: Candidate, host: Host, model: ModelSpec) -> Iterator[Reason]:
+def _warnings(
+    chosen: Candidate, host: Host, model: ModelSpec, wish: Wish, load: Workload
+) -> Iterator[Reason]:
     """What the operator should know although the plan holds."""
     usable = {gpu.index for gpu in host.usable}
     for gpu in host.gpus:
@@ -164,6 +213,7 @@ def _warnings(chosen: Candidate, host: Host, model: ModelSpec) -> Iterator[Reaso
         hint = "prove transfers first, then set env = {'NCCL_P2P_DISABLE': '0'}"
         yield Reason("peer-access-unproven", found, None, hint)
     yield from _busy(chosen)
+    yield from doubts(chosen, host, model, load, lambda other: predict(chosen, host, model, other))
 
 
 def _busy(chosen: Candidate) -> Iterator[Reason]:

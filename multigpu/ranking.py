@@ -1,133 +1,173 @@
-"""Which of the candidates that hold is best for an objective, and what speaks against the others.
+"""Which of the candidates that hold is best for an objective, by their predicted speeds.
 
-Order of ideas: latency wants the fewest milliseconds per token of one request, throughput the most
-engines, context the largest KV cache of one engine. The cost figures only order candidates of the
-same host and model; they are not predictions of speed and are never printed.
+Latency is the time of one request of the workload, throughput the output tokens per second of the
+whole service, context the longest request and the largest KV cache of one engine. Bounds come
+first, then (where the operator stated a concurrency) holding all requests at once, then the
+objective. Of candidates within `CLOSE` of the best the simplest is taken: a prediction cannot tell
+them apart, and fewer cards and fewer links are fewer things to fail. Candidates without a
+predicted speed follow in the order of `multigpu.tiers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import floor, log
+from math import ceil
+from typing import NamedTuple
 
-from multigpu.groups import bonded, capability_gap, slow
+from multigpu import tiers
+from multigpu.groups import bonded, slow
 from multigpu.hardware import Host, Vendor
-from multigpu.labels import cards, label
 from multigpu.memory import headroom_tokens
-from multigpu.mix import Mix, mix
-from multigpu.plan import Candidate, ModelSpec, Objective, Reason, Strategy
+from multigpu.plan import Candidate, ModelSpec, Objective, Strategy, Wish, Workload
 
-# Milliseconds to read one GiB of weights at 1 TB/s (RTX 3090, 4090): the order is the same on
-# faster cards, where the all-reduces weigh a little more.
-READ_MS_PER_GIB = 1.07
-# One all-reduce of a decode step. NVLink and XGMI, two PCIe cards, more PCIe cards (vLLM's own
-# kernel is off by design there), and paths across sockets or through four lanes.
-NVLINK_MS, PCIE_PAIR_MS, PCIE_MANY_MS, SLOW_MS = 0.010, 0.020, 0.030, 0.050
-ALL_REDUCES_PER_BLOCK = 2
+CLOSE = 0.05
+"""Predictions of one rig that differ by less are no difference: the simpler way wins."""
 
-Key = tuple[float, ...]
+SIMPLICITY = {
+    strategy: rank
+    for rank, strategy in enumerate(
+        (
+            Strategy.SINGLE,
+            Strategy.REPLICAS,
+            Strategy.TENSOR_PARALLEL,
+            Strategy.LAYER_SPLIT,
+            Strategy.PIPELINE_PARALLEL,
+            Strategy.TENSOR_PIPELINE_PARALLEL,
+            Strategy.TENSOR_SPLIT,
+        )
+    )
+}
+"""Simplest first: nothing crosses a link; one team; stages; both; llama.cpp's experimental mode."""
+
+
+class Standing(NamedTuple):
+    """Where one candidate stands; smaller is better in every field.
+
+    `missed` is 0 where the bounds hold, else how many times the worst bound is exceeded. `waits` is
+    True when requests of the stated concurrency do not run at once. `room` orders contexts (0 for
+    the other objectives), `cost` is milliseconds per request, or seconds per output token of the
+    service.
+    """
+
+    missed: float
+    waits: bool
+    room: tuple[int, int]
+    cost: float
+    candidate: Candidate
+
+    @property
+    def key(self) -> tuple[float, bool, tuple[int, int], float]:
+        """For sorting."""
+        return self.missed, self.waits, self.room, self.cost
 
 
 def order(
-    candidates: list[Candidate], host: Host, model: ModelSpec, objective: Objective
+    candidates: list[Candidate], host: Host, model: ModelSpec, wish: Wish, load: Workload
 ) -> list[Candidate]:
-    """Best first. Equal candidates keep the order in which they were proposed."""
-    key = KEYS[objective]
-    return sorted(candidates, key=lambda candidate: key(candidate, host, model))
+    """Best first; of those that are close to the best the simplest leads."""
+    known = sorted(
+        (s for s in (standing(c, model, wish, load) for c in candidates) if s is not None),
+        key=lambda s: s.key,
+    )
+    if not known:
+        return tiers.order(candidates, host, model, load.objective)
+    lead = min(
+        (s for s in known if _close(s, known[0])), key=lambda s: simplicity(s.candidate, host)
+    ).candidate
+    timed = [lead, *(s.candidate for s in known if s.candidate is not lead)]
+    if len(timed) == len(candidates):
+        return timed
+    seen = {id(candidate) for candidate in timed}
+    rest = [candidate for candidate in candidates if id(candidate) not in seen]
+    return [*timed, *tiers.order(rest, host, model, load.objective)]
 
 
-def active_gib(model: ModelSpec) -> float:
-    """Weights that one token reads: of the experts only those that it is routed to."""
-    share = 1.0
-    if model.num_experts and model.num_experts_per_tok:
-        share = max(0.1, model.num_experts_per_tok / model.num_experts)
-    return (sum(model.layers_mib) * share + model.output_mib) / 1024
+def standing(candidate: Candidate, model: ModelSpec, wish: Wish, load: Workload) -> Standing | None:
+    """Where a candidate stands, None when its speed is not known."""
+    cost = service_cost(candidate, load)
+    if cost is None:
+        return None
+    throughput = load.objective is Objective.THROUGHPUT
+    waits = not throughput and requests_wait(candidate, wish, load)
+    return Standing(missed(candidate, load), waits, _room(candidate, model, load), cost, candidate)
 
 
-def all_reduce_ms(candidate: Candidate, host: Host) -> float:
-    """One all-reduce inside a tensor parallel team."""
-    team = candidate.gpus[: candidate.tensor_parallel_size]
-    if bonded(host, team):
-        return NVLINK_MS
-    if slow(host, team):
-        return SLOW_MS
-    return PCIE_PAIR_MS if len(team) == 2 else PCIE_MANY_MS
+def service_cost(candidate: Candidate, load: Workload) -> float | None:
+    """What the objective wants small, from the prediction; None when unknown."""
+    if load.objective is Objective.THROUGHPUT:
+        found = candidate.predicted and candidate.predicted.decode_tokens_per_s
+        return 1 / found.value if found and found.value > 0 else None
+    return request_ms(candidate, load)
 
 
-def step_cost(candidate: Candidate, host: Host, model: ModelSpec) -> float:
-    """Reading the weights once and paying the all-reduces, for one token of one request."""
+def request_ms(candidate: Candidate, load: Workload) -> float | None:
+    """Time of one request of the workload: the first token, then the others one by one.
+
+    Where the time to the first token is not known, the decode time alone.
+    """
+    predicted = candidate.predicted
+    if predicted is None or predicted.tpot_ms is None:
+        return None
+    first = predicted.ttft_ms.value if predicted.ttft_ms is not None else predicted.tpot_ms.value
+    return first + (load.output_tokens - 1) * predicted.tpot_ms.value
+
+
+def missed(candidate: Candidate, load: Workload) -> float:
+    """How many times the worst bound is exceeded, 0.0 where all hold or their value is unknown."""
+    predicted = candidate.predicted
+    if predicted is None or (load.ttft_ms is None and load.tpot_ms is None):
+        return 0.0
+    pairs = ((predicted.ttft_ms, load.ttft_ms), (predicted.tpot_ms, load.tpot_ms))
+    over = [found.value / bound for found, bound in pairs if found is not None and bound]
+    worst = max(over, default=0.0)
+    return worst if worst > 1.0 else 0.0
+
+
+def requests_wait(candidate: Candidate, wish: Wish, load: Workload) -> bool:
+    """True when one engine's share of a stated concurrency does not fit its cache at once.
+
+    A request counts with the context where the operator stated it, else with its typical length.
+    """
+    if wish.concurrency is None or candidate.kv_tokens is None:
+        return False
+    share = ceil(load.concurrency / candidate.replicas)
+    if wish.context is None:
+        return candidate.kv_tokens < share * min(load.request_tokens, load.context)
+    if candidate.kv_sequences is not None:
+        return candidate.kv_sequences < share
+    return candidate.kv_tokens < share * load.context
+
+
+def _room(candidate: Candidate, model: ModelSpec, load: Workload) -> tuple[int, int]:
+    """The longest request, at most the model's own limit, then the cache of one engine."""
+    if load.objective is not Objective.CONTEXT:
+        return 0, 0
+    tokens = headroom_tokens(candidate)
+    longest = candidate.context_limit or tokens
+    if model.max_position_embeddings is not None:
+        longest = min(longest, max(model.max_position_embeddings, load.context))
+    return -tiers.steps(longest), -tiers.steps(tokens)
+
+
+def _close(other: Standing, best: Standing) -> bool:
+    """Equal in all but the cost, or the excess over a bound nobody meets, which differ little."""
+    if (other.waits, other.room) != (best.waits, best.room):
+        return False
+    if best.missed:
+        return other.missed <= best.missed * (1 + CLOSE)
+    return not other.missed and other.cost <= best.cost * (1 + CLOSE)
+
+
+def simplicity(candidate: Candidate, host: Host) -> tuple[float, ...]:
+    """Fewer cards, no team over slow links, the simpler strategy, vLLM; then newer cards."""
     tp = candidate.tensor_parallel_size
-    cost = active_gib(model) * READ_MS_PER_GIB / tp
-    if tp > 1:
-        blocks = ALL_REDUCES_PER_BLOCK * model.num_hidden_layers
-        cost += blocks * all_reduce_ms(candidate, host)
-    return cost
-
-
-def across(candidate: Candidate, host: Host) -> bool:
-    """True for tensor parallel over cards of different architectures."""
-    team = tuple(host.gpu(i) for i in candidate.gpus[: candidate.tensor_parallel_size])
-    return len(team) > 1 and mix(team) is Mix.ARCHITECTURE
-
-
-def newest(candidate: Candidate, host: Host) -> Key:
-    """Newer and larger cards first, where all else is equal."""
-    gpus = [host.gpu(index) for index in candidate.gpus]
-    major, minor = min((g.compute_capability or (0, 0)) for g in gpus)
-    return (-major, -minor, -min(g.memory_mib or 0 for g in gpus))
-
-
-def latency(candidate: Candidate, host: Host, model: ModelSpec) -> Key:
-    """Teams and single cards by the cost of a step; pipelines after them; wide gaps last."""
-    tier = 0.0
-    if candidate.strategy in (Strategy.PIPELINE_PARALLEL, Strategy.LAYER_SPLIT):
-        tier = 2.0
-    elif across(candidate, host):
-        tier = 3.0 if capability_gap(host, candidate.gpus) else 1.0
-    cost = round(step_cost(candidate, host, model), 2)
-    return (tier, cost, len(candidate.gpus), *newest(candidate, host))
-
-
-def throughput(candidate: Candidate, host: Host, model: ModelSpec) -> Key:
-    """As many engines as cards allow; of one engine over cards, TP on good links, else PP."""
-    engines, tp = -float(candidate.replicas), candidate.tensor_parallel_size
-    tier = {Strategy.REPLICAS: 0.0, Strategy.TENSOR_PARALLEL: 1.0, Strategy.PIPELINE_PARALLEL: 2.0}
-    rank = tier.get(candidate.strategy, 3.0)
-    if candidate.strategy is Strategy.TENSOR_PARALLEL and (
-        across(candidate, host) or slow(host, candidate.gpus)
-    ):
-        rank = 2.5
-    if candidate.strategy is Strategy.LAYER_SPLIT:
-        rank = 4.0
-    return (rank, engines, -len(candidate.gpus), tp, *newest(candidate, host))
-
-
-def context(candidate: Candidate, host: Host, model: ModelSpec) -> Key:
-    """The most KV tokens of one engine, in steps of 5 %; then as for latency."""
-    steps = floor(log(max(headroom_tokens(candidate), 1)) / log(1.05))
-    return (-steps, *latency(candidate, host, model))
-
-
-KEYS: dict[Objective, Callable[[Candidate, Host, ModelSpec], Key]] = {
-    Objective.LATENCY: latency,
-    Objective.THROUGHPUT: throughput,
-    Objective.CONTEXT: context,
-}
-
-
-def strength(candidate: Candidate, host: Host, objective: Objective) -> Reason:
-    """What speaks for the first of the order."""
-    if objective is Objective.CONTEXT:
-        found = f"one engine can cache {headroom_tokens(candidate):,} tokens, the most of all"
-        return Reason("context-largest-cache", found)
-    if objective is Objective.THROUGHPUT and candidate.replicas > 1:
-        found = f"{candidate.replicas} engines, no traffic between them, each holds its share"
-        return Reason("throughput-engines", found)
-    if candidate.tensor_parallel_size > 1 and candidate.pipeline_parallel_size == 1:
-        n = candidate.tensor_parallel_size
-        links = f"over {links_name(host, candidate.gpus[:n])}"
-        return Reason("tensor-parallel", f"each of {n} cards reads 1/{n} of the weights, {links}")
-    return SIMPLE[candidate.strategy]
+    crossing = tp > 1 and slow(host, candidate.gpus[:tp])
+    return (
+        len(candidate.gpus),
+        crossing,
+        SIMPLICITY[candidate.strategy],
+        candidate.runtime != "vllm",
+        *tiers.newest(candidate, host),
+    )
 
 
 def links_name(host: Host, team: tuple[int, ...]) -> str:
@@ -135,58 +175,3 @@ def links_name(host: Host, team: tuple[int, ...]) -> str:
     if not bonded(host, team):
         return "PCIe"
     return "XGMI" if host.gpu(team[0]).vendor is Vendor.AMD else "NVLink"
-
-
-SIMPLE = {
-    Strategy.SINGLE: Reason("single-card", "one card holds all of it: nothing crosses a link"),
-    Strategy.REPLICAS: Reason("replicas", "every card holds a copy: nothing crosses a link"),
-    Strategy.PIPELINE_PARALLEL: Reason(
-        "pipeline-parallel", "little traffic, only at the borders of stages: links hardly matter"
-    ),
-    Strategy.LAYER_SPLIT: Reason(
-        "layer-split", "little traffic, only at the borders between cards: links hardly matter"
-    ),
-    Strategy.TENSOR_PARALLEL: Reason("tensor-parallel", "every card works on every token"),
-}
-
-
-def lost(
-    candidate: Candidate, chosen: Candidate, host: Host, model: ModelSpec, objective: Objective
-) -> Reason:
-    """Why a candidate that holds was not chosen."""
-    found = _weakness(candidate, chosen, host, model, objective)
-    hint = f"pin strategy = '{candidate.strategy}' to have it"
-    return Reason("ranked-lower", found, f"{objective}: {label(chosen)}", hint)
-
-
-def _weakness(
-    candidate: Candidate, chosen: Candidate, host: Host, model: ModelSpec, objective: Objective
-) -> str:
-    if objective is Objective.CONTEXT:
-        ours, theirs = headroom_tokens(candidate), headroom_tokens(chosen)
-        if ours < theirs:
-            return f"one engine caches {ours:,} tokens against {theirs:,}"
-    if objective is Objective.THROUGHPUT and candidate.replicas < chosen.replicas:
-        return f"engines: {candidate.replicas} against {chosen.replicas}"
-    if candidate.strategy in (Strategy.PIPELINE_PARALLEL, Strategy.LAYER_SPLIT):
-        return "for one request the cards work in turn: it adds memory, not speed"
-    if across(candidate, host):
-        return f"{cards(candidate.gpus)} differ in architecture: the slower one sets the pace"
-    if candidate.tensor_parallel_size > chosen.tensor_parallel_size:
-        return _all_reduces(candidate, model)
-    if candidate.tensor_parallel_size < chosen.tensor_parallel_size:
-        n = candidate.tensor_parallel_size
-        return (
-            f"a card reads 1/{n} of the weights per token"
-            if n > 1
-            else ("one card reads all weights per token")
-        )
-    if len(candidate.gpus) > len(chosen.gpus):
-        return "more cards do not make one request faster"
-    return f"{cards(candidate.gpus)}: smaller, older or fewer cards"
-
-
-def _all_reduces(candidate: Candidate, model: ModelSpec) -> str:
-    n = ALL_REDUCES_PER_BLOCK * model.num_hidden_layers
-    saved = active_gib(model) * (1 - 1 / candidate.tensor_parallel_size)
-    return f"{n} all-reduces per token cost more than {saved:.1f} GiB less to read saves"

@@ -67,6 +67,7 @@ REFUSALS = Section(
 LOST = Section(
     "Why a way that holds was not chosen",
     {
+        "close-second": "Predicted so near to the chosen way that measuring both may turn it.",
         "ranked-lower": "It holds, but another way serves the objective better.",
     },
 )
@@ -76,12 +77,17 @@ CHOICES = Section(
     {
         "context-largest-cache": "One engine caches the most tokens of all ways.",
         "layer-split": "Cards work in turn and links hardly matter.",
+        "nearest-to-bounds": "No way meets the wished bounds; this one exceeds them least.",
         "one-card-too-small": "What rules out a single card, which would be simpler.",
         "only-one": "No other candidate holds.",
         "pipeline-parallel": "Stages exchange little, so links hardly matter.",
+        "predicted-fastest": "Of all ways it serves the objective best by predicted speed.",
         "replicas": "Every card holds a copy, and nothing crosses a link.",
+        "simplest-of-equals": "A rival is hardly faster by prediction, and this way is simpler.",
         "single-card": "One card holds all of it, and nothing crosses a link.",
+        "speed-unknown": "No speed can be predicted, so rules of thumb ranked the ways.",
         "tensor-parallel": "Every card reads its share of the weights for every token.",
+        "tensor-split": "llama.cpp: every card works on every token, an experimental mode.",
         "throughput-engines": "As many engines as the cards allow, without traffic between them.",
     },
 )
@@ -89,8 +95,12 @@ CHOICES = Section(
 WARNINGS = Section(
     "What to know although a plan holds",
     {
+        "bound-missed": "No way meets a bound of the wish, and what would meet it.",
         "card-left-out": "A card of the host is in no plan, and why.",
+        "gpu-unknown": "Bandwidth and arithmetic of a card are not known: no speed is predicted.",
+        "model-lower-bound": "Something of the model is not counted, so sizes are lower bounds.",
         "peer-access-unproven": "A virtual machine grants P2P over PCIe; it is off until proved.",
+        "prediction-weak": "The range of a predicted speed is too wide to rely on.",
         "slow-link": "Tensor parallel crosses sockets or runs over four lanes or fewer.",
         "utilization-lowered": "vLLM gets less than its usual share of a card.",
         "weight-only": "vLLM: the format saves memory, but these cards compute in 16 bits.",
