@@ -48,6 +48,9 @@ thorough: setup  ## the property tests with a thousand examples each
 fuzz: setup  ## two hundred thousand broken outputs of tools, none may raise
 	@$(BIN)/python -m tests.fuzz.run
 
+score: setup  ## predictions and choices against published measurements (../shared), goal by goal
+	@$(BIN)/python -m benchmarks.score
+
 lint: setup  ## style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
