@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAST := not fuzz and not process and not cli and not lab and not gpu and not online
 
-.PHONY: help setup demo rehearsal lab lab-down docs test unit thorough fuzz lint types format locks wheel clean
+.PHONY: help setup demo rehearsal lab lab-down docs test unit thorough fuzz score lint types format locks wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
