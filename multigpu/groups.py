@@ -2,19 +2,23 @@
 
 A class is a set of cards that count as matched. On odd counts the best-connected subset is taken,
 not the first N: NVLink and XGMI before PIX, PXB, PHB, NODE and SYS (the classes of
-`nvidia-smi topo -m`).
+`nvidia-smi topo -m`), then the wider PCIe links, then the most free memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations, pairwise
 from math import comb
 
 from multigpu.hardware import Gpu, Host, Path
-from multigpu.mix import Mix, mix
+from multigpu.memo import memo
+from multigpu.mix import MATCHED_SHARE
 
 Group = tuple[int, ...]
+Free = Mapping[int, float]
+"""Free memory in MiB by NVML index."""
 
 DISTANCE = {path: rank for rank, path in enumerate(Path, start=1)}
 UNKNOWN_DISTANCE = len(DISTANCE) + 1
@@ -30,26 +34,39 @@ def pool(host: Host, gpus: Group | None) -> tuple[Gpu, ...]:
 
 
 def classes(gpus: Iterable[Gpu]) -> tuple[tuple[Gpu, ...], ...]:
-    """Cards by likeness, the class with the most memory first."""
+    """Cards by likeness, as `multigpu.mix` judges it; the class with the most memory first."""
     found: list[list[Gpu]] = []
+    architectures: list[object] = []
     for gpu in sorted(gpus, key=lambda g: (-(g.memory_mib or 0), g.index)):
-        fitting = (c for c in found if mix((*c, gpu)) is Mix.MATCHED)
-        group = next(fitting, None)
-        if group is None:
-            found.append([gpu])
+        architecture = gpu.gfx or gpu.compute_capability
+        for i, group in enumerate(found):
+            if (
+                group[0].vendor is gpu.vendor
+                and (architectures[i] == architecture or not (architectures[i] and architecture))
+                and (gpu.memory_mib or 0) >= MATCHED_SHARE * (group[0].memory_mib or 0)
+            ):
+                group.append(gpu)
+                architectures[i] = architectures[i] or architecture
+                break
         else:
-            group.append(gpu)
+            found.append([gpu])
+            architectures.append(architecture)
     return tuple(tuple(group) for group in found)
 
 
 def distance(host: Host, a: int, b: int) -> int:
     """0 over NVLink or XGMI, 1 (PIX) to 5 (SYS), 6 when the topology was not seen."""
-    pair = host.pair(a, b)
-    if pair is None:
-        return UNKNOWN_DISTANCE
-    if pair.bonded:
+    known = memo(host)
+    if "distances" not in known:
+        known["distances"] = {(p.a, p.b): _distance(p.bonded, p.path) for p in host.pairs}
+    found: int = known["distances"].get((a, b) if a < b else (b, a), UNKNOWN_DISTANCE)
+    return found
+
+
+def _distance(is_bonded: bool, path: Path | None) -> int:
+    if is_bonded:
         return 0
-    return DISTANCE[pair.path] if pair.path is not None else UNKNOWN_DISTANCE
+    return DISTANCE[path] if path is not None else UNKNOWN_DISTANCE
 
 
 def spread(host: Host, gpus: Sequence[int]) -> tuple[int, int]:
@@ -72,48 +89,88 @@ def slow(host: Host, gpus: Sequence[int]) -> bool:
     return narrow or spread(host, gpus)[0] == DISTANCE[Path.SYS]
 
 
-def best(host: Host, gpus: Sequence[Gpu], n: int) -> Group:
-    """The best-connected n of these cards; then the most free memory, then the lowest indices."""
-    near = {
-        (a.index, b.index): distance(host, a.index, b.index)
-        for a, b in combinations(sorted(gpus, key=lambda g: g.index), 2)
-    }
-    free = {gpu.index: gpu.memory_free_mib or gpu.memory_mib or 0 for gpu in gpus}
-    if len(set(near.values())) <= 1:
-        return tuple(sorted(sorted(free, key=lambda i: (-free[i], i))[:n]))
+def free_of(gpus: Iterable[Gpu]) -> dict[int, float]:
+    """Free memory as the driver tells it, the whole of it where it does not."""
+    return {gpu.index: float(gpu.memory_free_mib or gpu.memory_mib or 0) for gpu in gpus}
+
+
+def lanes(gpu: Gpu) -> int:
+    """Lanes between card and processor; 16 where they were not seen."""
+    link = gpu.pcie
+    return link.width_path or link.width_current or link.width_max or 16
+
+
+def best(host: Host, gpus: Sequence[Gpu], n: int, free: Free | None = None) -> Group:
+    """The best-connected n of these cards, then the widest links, then the most free memory."""
+    room = free_of(gpus) if free is None else free
+    width = {gpu.index: lanes(gpu) for gpu in gpus}
+    indices = sorted(width)
+    if n >= len(indices):
+        return tuple(indices)
+    near = tuple([distance(host, a, b) for a, b in combinations(indices, 2)])
+    if min(near) == max(near):
+        return tuple(sorted(sorted(indices, key=lambda i: (-width[i], -room[i], i))[:n]))
 
     def order(group: Group) -> tuple[object, ...]:
-        found = [near[pair] for pair in combinations(group, 2)]
-        return max(found, default=0), sum(found), -min(free[i] for i in group), group
+        least = sorted(room[i] for i in group)
+        return -min(width[i] for i in group), [-mib for mib in least], group
 
-    return min(_groups(sorted(free), n, near), key=order)
+    places = _closest(near, len(indices), n)
+    return min((tuple([indices[p] for p in place]) for place in places), key=order)
 
 
-def _groups(indices: list[int], n: int, near: dict[tuple[int, int], int]) -> Iterator[Group]:
+@lru_cache(maxsize=4096)
+def _closest(near: tuple[int, ...], size: int, n: int) -> tuple[Group, ...]:
+    """Places of the groups of n with the smallest worst, then smallest summed distance.
+
+    `near` holds the distances of the pairs of `size` cards in the order of `combinations`.
+    """
+    pairs = dict(zip(combinations(range(size), 2), near, strict=True))
+    found: list[Group] = []
+    smallest = (UNKNOWN_DISTANCE + 1, 0)
+    for group in _groups(size, n, pairs):
+        inside = [pairs[pair] for pair in combinations(group, 2)]
+        spread_of = (max(inside, default=0), sum(inside))
+        if spread_of < smallest:
+            smallest, found = spread_of, [group]
+        elif spread_of == smallest:
+            found.append(group)
+    return tuple(found)
+
+
+def _groups(size: int, n: int, near: Mapping[tuple[int, int], int]) -> Iterator[Group]:
     """All groups of n; beyond MANY only those grown from each card by its nearest neighbours."""
-    if comb(len(indices), n) <= MANY:
-        yield from combinations(indices, n)
+    if comb(size, n) <= MANY:
+        yield from combinations(range(size), n)
         return
-    for seed in indices:
-        ranked = sorted(indices, key=lambda i: (near.get((min(seed, i), max(seed, i)), -1), i))
+    for seed in range(size):
+        ranked = sorted(range(size), key=lambda i: (near.get((min(seed, i), max(seed, i)), -1), i))
         yield tuple(sorted(ranked[:n]))
+
+
+def roomiest(gpus: Iterable[Gpu], n: int, free: Free) -> Group:
+    """The n cards with the most free memory."""
+    ranked = sorted((gpu.index for gpu in gpus), key=lambda i: (-free[i], i))
+    return tuple(sorted(ranked[:n]))
 
 
 def subsets(host: Host, gpus: Sequence[Gpu], n: int) -> Iterator[Group]:
     """One group of n from every class that has n cards; the largest cards when no class has."""
     groups = [c for c in classes(gpus) if len(c) >= n]
     for group in groups:
-        yield best(host, sorted(group, key=lambda g: g.index), n)
+        yield best(host, group, n)
     if not groups and len(gpus) >= n:
         largest = sorted(gpus, key=lambda g: (-(g.memory_mib or 0), g.index))
         yield tuple(sorted(g.index for g in largest[:n]))
 
 
-def teams(host: Host, gpus: Sequence[Gpu], size: int, count: int) -> Group:
+def teams(
+    host: Host, gpus: Sequence[Gpu], size: int, count: int, free: Free | None = None
+) -> Group:
     """`count` groups of `size`, each the best connected of what is left, one after the other."""
     left, chosen = list(gpus), Group()
     for _ in range(count):
-        team = best(host, left, size)
+        team = best(host, left, size, free)
         chosen += team
         left = [gpu for gpu in left if gpu.index not in team]
     return chosen

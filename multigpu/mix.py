@@ -17,6 +17,10 @@ class Mix(StrEnum):
     VENDOR = "mixed by vendor"
 
 
+MATCHED_SHARE = 0.9
+"""Memory of the smallest card over that of the largest, from which on cards count as matched."""
+
+
 def mix(gpus: tuple[Gpu, ...]) -> Mix:
     """How alike the cards are: vendor first, then compute capability or gfx, then memory.
 
@@ -30,5 +34,5 @@ def mix(gpus: tuple[Gpu, ...]) -> Mix:
     if len({g.gfx or g.compute_capability for g in gpus} - {None}) > 1:
         return Mix.ARCHITECTURE
     memory = [g.memory_mib for g in gpus if g.memory_mib is not None]
-    even = not memory or min(memory) >= 0.9 * max(memory)
+    even = not memory or min(memory) >= MATCHED_SHARE * max(memory)
     return Mix.MATCHED if even else Mix.MEMORY
