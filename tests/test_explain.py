@@ -1,23 +1,59 @@
-"""The plan screen."""
+"""The page of a plan and of a refusal."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from multigpu.errors import NoPlan
-from multigpu.explain import explain, explain_refusal
+from multigpu.explain import explain, explain_refusal, short
 from multigpu.hardware import Host
-from multigpu.plan import ModelSpec
+from multigpu.plan import (
+    Estimate,
+    ModelSpec,
+    Objective,
+    Plan,
+    Prediction,
+    Reason,
+    Rejected,
+    Strategy,
+    Workload,
+)
 from multigpu.planner import plan
 from multigpu.wish import wishes
+from tests import plans
 from tests.machines import H100, RTX_3060, RTX_3090, RTX_4090, gguf, hf, host, llama_70b
 
 
 def screen(machine: Host, model: ModelSpec, **keys: Any) -> str:
     (wish,) = wishes({"chat": {"model": model.name, **keys}})
     return explain(plan(machine, model, wish))
+
+
+def speed(tokens: float, **known: Any) -> Prediction:
+    """So many tokens per second, within a fifth either way."""
+
+    def near(value: float) -> Estimate:
+        return Estimate(value, 0.8 * value, 1.2 * value)
+
+    return Prediction(near(tokens), near(50 * tokens), near(540), near(1000 / tokens), **known)
+
+
+def predicted(ours: float, theirs: float, **known: Any) -> Plan:
+    """A plan with one alternative, a pipeline of the same cards."""
+    chosen = replace(plans.TENSOR_PARALLEL, predicted=speed(ours, **known))
+    other = replace(
+        chosen,
+        strategy=Strategy.PIPELINE_PARALLEL,
+        tensor_parallel_size=1,
+        pipeline_parallel_size=2,
+        layers=(33, 31),
+        predicted=speed(theirs),
+    )
+    lost = Rejected(other, (Reason("ranked-lower", "the cards work in turn"),))
+    return replace(plans.plan(chosen), rejected=(lost,))
 
 
 SCREENS = [
@@ -30,19 +66,24 @@ SCREENS = [
 
 
 @pytest.mark.parametrize(("machine", "model", "keys"), SCREENS)
-def test_a_screen_is_plain_text_of_eighty_columns(
+def test_a_page_is_plain_text_of_eighty_columns(
     machine: Host, model: ModelSpec, keys: dict[str, Any]
 ) -> None:
     lines = screen(machine, model, **keys).splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert len(lines) < 60 and all(line.isprintable() for line in lines)
+    assert len(lines) < 200 and all(line.isprintable() for line in lines)
 
 
 def test_the_chosen_way_and_the_memory_of_its_cards_are_shown() -> None:
     text = screen(host(RTX_3090, RTX_3090), hf())
     assert text.startswith("chat on tower: vLLM, tensor parallel 2, GPU 0, 1\n")
-    assert "GPU 0, 1: 21.6 of 21.6 GiB (weights 7.7" in text
+    assert "weights" in text and "  GPU 0, 1  " in text
     assert "tokens" in text and "[tensor-parallel]" in text and "[ranked-lower]" in text
+
+
+def test_what_the_wish_leaves_open_is_marked_as_a_default() -> None:
+    asked = screen(host(RTX_3090, RTX_3090), hf(), context=4096)
+    assert "context 4,096," in asked and "1 request at a time (default)" in asked
 
 
 def test_pins_are_marked() -> None:
@@ -55,8 +96,54 @@ def test_a_simulated_host_says_so() -> None:
     assert "simulated" not in screen(host(RTX_3090, RTX_3090), hf())
 
 
-def test_no_speed_is_printed() -> None:
-    assert "tok/s" not in screen(host(RTX_3090, RTX_3090), hf())
+def test_speeds_have_a_range_and_a_basis_and_stand_beside_those_of_the_alternative() -> None:
+    text = explain(predicted(41.3, 30.0, basis="14 measured rows"))
+    assert "decode                  41 tokens/s        (33 to 50)\n" in text
+    assert "basis     14 measured rows" in text
+    assert "  this plan                   41     2,060   540    24" in text
+    assert "  1  vLLM PP 2 (33+31)        30     1,500   540    33" in text
+
+
+def test_a_measured_speed_is_called_measured_and_its_basis_cited() -> None:
+    text = explain(predicted(41.3, 30.0, basis="bench of 2026-11-23", measured=True))
+    assert "Measured at 1 request" in text and "Predicted" not in text
+    assert "measured on this rig: bench of 2026-11-23" in text
+
+
+def test_what_is_not_known_is_unknown_with_the_reason() -> None:
+    chosen = replace(plans.TENSOR_PARALLEL, predicted=Prediction(unknown=("no bandwidth of X",)))
+    text = explain(plans.plan(chosen))
+    assert "speed unknown: no bandwidth of X" in text and "tokens/s" not in text
+
+
+def test_a_bound_is_held_or_missed() -> None:
+    load = Workload(Objective.LATENCY, 8192, 1, 1024, 256, ttft_ms=500, tpot_ms=30)
+    text = explain(replace(predicted(41.3, 30.0), workload=load))
+    assert "at most 500: missed" in text and "at most 30: held" in text
+
+
+def test_a_close_second_is_measured_and_a_far_one_is_not() -> None:
+    close = explain(predicted(41.3, 35.0))
+    assert (
+        "To overturn it" in close
+        and "{strategy: pipeline_parallel, layers: [33, 31], gpus: [0, 1]}" in close
+    )
+    assert "--random-input-len 1024" in close
+    assert "To overturn it" not in explain(predicted(41.3, 10.0))
+
+
+def test_secrets_of_the_environment_stay_at_home() -> None:
+    wished = plans.plan(env={"VLLM_API_KEY": "hunter2"})
+    setting = replace(plans.SETTING, name="VLLM_API_KEY", value="hunter2")
+    text = explain(replace(wished, environment=(setting,)))
+    assert "VLLM_API_KEY=(hidden)" in text and "hunter2" not in text
+
+
+def test_the_short_screen_is_the_beginning_of_the_page() -> None:
+    made = predicted(41.3, 35.0)
+    *lines, blank, more = short(made, "all of it: elsewhere").splitlines()
+    assert explain(made).splitlines()[: len(lines)] == lines
+    assert blank == "" and more == "  all of it: elsewhere"
 
 
 def test_a_refusal_lists_what_was_tried_and_what_to_do() -> None:
@@ -65,5 +152,12 @@ def test_a_refusal_lists_what_was_tried_and_what_to_do() -> None:
         plan(host(RTX_3090, RTX_3090), llama_70b(), wish)
     text = explain_refusal(caught.value, "tower")
     assert text.startswith("chat on tower: no plan\n")
-    assert "[memory-fit]" in text and "smaller quantization" in text
+    assert "Nearest: vLLM" in text and "[memory-fit]" in text and "smaller quantization" in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_the_smallest_change_stands_on_the_page_of_a_refusal() -> None:
+    lost = (Rejected(plans.TENSOR_PARALLEL, (Reason("memory-fit", "too large"),)),)
+    change = Reason("memory-fit", "context 4,096 instead of 8,192", "it fits with 0.3 GiB spare")
+    text = explain_refusal(NoPlan("no", lost, "chat", changes=(change,)), "tower")
+    assert "  - context 4,096 instead of 8,192: it fits with 0.3 GiB spare" in text

@@ -1,0 +1,49 @@
+"""The command line and the environment of the service, each word with its reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from multigpu.flag_reasons import explained
+from multigpu.page.text import WIDTH, hanging, heading
+from multigpu.plan import Plan, Setting
+from multigpu.runtimes import runtime
+
+REASON_AT = 36
+SECRET = re.compile(r"key(?!s$)|token(?!s|iz)|secret|passw|credential", re.IGNORECASE)
+
+
+def section(plan: Plan) -> Iterator[str]:
+    """Flags of the first process, then what differs in the others, then variables."""
+    services = runtime(plan.chosen.runtime).render(plan, plan.chosen.runtime, plan.model.path)
+    first = services[0]
+    yield from heading("Flags, each with its reason")
+    yield from _settings(explained(plan, first.argv), " ")
+    if len(services) > 1:
+        others = (
+            f"{services[1].name} .. {services[-1].name}"
+            if len(services) > 2
+            else (services[1].name)
+        )
+        text = f"this is {first.name}; {others}: the same on the next ports and cards"
+        yield from hanging("  ", text)
+    if first.environment:
+        yield from heading("Environment")
+        yield from _settings(first.environment, "=")
+
+
+def _settings(settings: Iterable[Setting], between: str) -> Iterator[str]:
+    """`  --flag value        its reason`; the reason below where the value is long."""
+    for setting in settings:
+        text = f"  {setting.name}{between if setting.value else ''}{shown(setting)}"
+        if len(text) + 2 <= REASON_AT:
+            yield from hanging(text.ljust(REASON_AT), setting.why)
+        else:
+            yield from hanging("  ", text.strip(), WIDTH)
+            yield from hanging(" " * REASON_AT, setting.why)
+
+
+def shown(setting: Setting) -> str:
+    """The value, unless its name says that it is nobody else's business."""
+    return "(hidden)" if setting.value and SECRET.search(setting.name) else setting.value

@@ -1,0 +1,54 @@
+"""Every refusal, grouped by the rule that speaks, with its count and an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from multigpu import labels
+from multigpu.page.alternatives import lost
+from multigpu.page.text import COMPARED, hanging, heading
+from multigpu.plan import Reason, Rejected
+
+MOST_EXAMPLES = 2
+LAST = ("model-format", "pinned")
+"""Rules that rule out by whole kinds: they are read last."""
+
+
+def section(rejected: Iterable[Rejected], title: str = "Refused") -> Iterator[str]:
+    """The groups, largest first; a way with several objections is counted in each."""
+    everyone = tuple(rejected)
+    holding = {id(item) for item in lost(everyone)}
+    refused = [item for item in everyone if id(item) not in holding]
+    if not refused:
+        return
+    yield from heading(f"{title}: {labels.counted(len(refused), 'way')}, by rule")
+    for rule, items in _groups(refused):
+        yield from hanging("  ", f"[{rule}] {labels.counted(len(items), 'way')}")
+        yield from _examples(rule, items)
+
+
+def _groups(refused: Iterable[Rejected]) -> list[tuple[str, list[tuple[Rejected, Reason]]]]:
+    groups: dict[str, dict[int, tuple[Rejected, Reason]]] = {}
+    for item in refused:
+        for reason in item.reasons:
+            groups.setdefault(reason.rule, {}).setdefault(id(item), (item, reason))
+    found = [(rule, list(items.values())) for rule, items in groups.items()]
+    return sorted(found, key=lambda group: (group[0] in LAST, -len(group[1])))
+
+
+def _examples(rule: str, items: list[tuple[Rejected, Reason]]) -> Iterator[str]:
+    """Of each thing found one way, at most two, and how many others there are."""
+    if rule == "pinned":
+        return
+    kinds: dict[str, list[tuple[Rejected, Reason]]] = {}
+    for item, reason in items:
+        kinds.setdefault(reason.found, []).append((item, reason))
+    for alike in list(kinds.values())[:MOST_EXAMPLES]:
+        item, reason = alike[0]
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        yield from hanging("    ", f"{labels.label(item.candidate)}{more}: {_what(reason)}")
+
+
+def _what(reason: Reason) -> str:
+    needed = f"; needs {reason.needed}" if reason.needed and reason.rule not in COMPARED else ""
+    return f"{reason.found}{needed}{f'; {reason.hint}' if reason.hint else ''}"
