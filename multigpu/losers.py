@@ -29,6 +29,7 @@ from multigpu.plan import (
 from multigpu.ranking import (
     CLOSE,
     links_name,
+    longest,
     missed,
     request_ms,
     requests_wait,
@@ -182,6 +183,9 @@ class Contest:
             held = f"one engine caches {rival.kv_tokens or 0:,} tokens"
             return f"{held}: of {self.load.concurrency} requests some wait"
         if self.load.objective is Objective.CONTEXT:
+            ours, theirs = (longest(c, self.model, self.load) for c in (rival, self.chosen))
+            if tiers.steps(ours) < tiers.steps(theirs):
+                return f"the longest request has {ours:,} tokens against {theirs:,}"
             ours, theirs = headroom_tokens(rival), headroom_tokens(self.chosen)
             if tiers.steps(ours) < tiers.steps(theirs):
                 return f"one engine caches {ours:,} tokens against {theirs:,}"

@@ -141,11 +141,15 @@ def _room(candidate: Candidate, model: ModelSpec, load: Workload) -> tuple[int, 
     """The longest request, at most the model's own limit, then the cache of one engine."""
     if load.objective is not Objective.CONTEXT:
         return 0, 0
-    tokens = headroom_tokens(candidate)
-    longest = candidate.context_limit or tokens
-    if model.max_position_embeddings is not None:
-        longest = min(longest, max(model.max_position_embeddings, load.context))
-    return -tiers.steps(longest), -tiers.steps(tokens)
+    return -tiers.steps(longest(candidate, model, load)), -tiers.steps(headroom_tokens(candidate))
+
+
+def longest(candidate: Candidate, model: ModelSpec, load: Workload) -> int:
+    """Tokens of the longest request that fits, no more than the model or the wish can use."""
+    tokens = candidate.context_limit or headroom_tokens(candidate)
+    if model.max_position_embeddings is None:
+        return tokens
+    return min(tokens, max(model.max_position_embeddings, load.context))
 
 
 def _close(other: Standing, best: Standing) -> bool:

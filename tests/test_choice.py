@@ -1,0 +1,345 @@
+"""Ranking by predicted speed: bounds, waiting requests, ties, unknown speeds, and their reasons."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multigpu import ranking
+from multigpu.doubts import bounds, doubts
+from multigpu.hardware import Host, Path
+from multigpu.losers import RANKED, Contest, strengths
+from multigpu.plan import (
+    Candidate,
+    Estimate,
+    Memory,
+    Objective,
+    Prediction,
+    Strategy,
+    Wish,
+    Workload,
+)
+from multigpu.planner import considered, plan
+from multigpu.ranking import CLOSE, order
+from tests.machines import H100, RTX_3090, dense, hf, host
+
+TWO, MODEL = host(RTX_3090, RTX_3090), hf()
+CARD = Memory(8000, 8000, 1000, 500, 23000)
+LATENCY, THROUGHPUT, CONTEXT = Objective.LATENCY, Objective.THROUGHPUT, Objective.CONTEXT
+
+
+def about(value: float) -> Estimate:
+    return Estimate(value, 0.75 * value, 1.3 * value)
+
+
+def speed(tpot: float, ttft: float = 100.0, rate: float | None = None) -> Prediction:
+    return Prediction(about(rate or 1000 / tpot), None, about(ttft), about(tpot))
+
+
+def one(predicted: Prediction | None, **facts: Any) -> Candidate:
+    return Candidate(
+        **{
+            "runtime": "vllm",
+            "strategy": Strategy.SINGLE,
+            "gpus": (0,),
+            "memory": (CARD,),
+            "kv_tokens": 40_000,
+            "max_model_len": 8192,
+            "predicted": predicted,
+            **facts,
+        }
+    )
+
+
+def team(predicted: Prediction | None, **facts: Any) -> Candidate:
+    return one(
+        predicted,
+        **{
+            "strategy": Strategy.TENSOR_PARALLEL,
+            "gpus": (0, 1),
+            "tensor_parallel_size": 2,
+            "memory": (CARD, CARD),
+            **facts,
+        },
+    )
+
+
+def copies(predicted: Prediction | None, **facts: Any) -> Candidate:
+    strategy = Strategy.REPLICAS
+    return one(
+        predicted,
+        **{"strategy": strategy, "gpus": (0, 1), "replicas": 2, "memory": (CARD, CARD), **facts},
+    )
+
+
+def load(objective: Objective = LATENCY, **facts: Any) -> Workload:
+    return Workload(
+        **{
+            "objective": objective,
+            "context": 8192,
+            "concurrency": 1,
+            "input_tokens": 1024,
+            "output_tokens": 256,
+            **facts,
+        }
+    )
+
+
+def ranked(
+    *candidates: Candidate, work: Workload | None = None, machine: Host = TWO, **keys: Any
+) -> list[Candidate]:
+    work = work or load()
+    return order(list(candidates), machine, MODEL, Wish("chat", "m", **keys), work)
+
+
+def lost(rival: Candidate, chosen: Candidate, work: Workload, **keys: Any) -> tuple[str, str]:
+    reason = Contest(chosen, TWO, MODEL, Wish("chat", "m", **keys), work).lost(rival)
+    return reason.rule, reason.found
+
+
+def test_latency_takes_the_shortest_request() -> None:
+    slow, fast = one(speed(20)), team(speed(12))
+    assert ranked(slow, fast) == [fast, slow]
+
+
+def test_the_first_token_counts_as_part_of_the_request() -> None:
+    quick_start, quick_decode = one(speed(20, ttft=100)), team(speed(19, ttft=5000))
+    assert ranked(quick_decode, quick_start)[0] is quick_start
+    long = load(output_tokens=20_000)
+    assert ranked(quick_decode, quick_start, work=long)[0] is quick_start  # 5 %: the simpler
+    assert ranked(quick_start, team(speed(15, ttft=5000)), work=long)[0].gpus == (0, 1)
+
+
+def test_throughput_takes_the_most_tokens_of_the_service() -> None:
+    split, apart = team(speed(12, rate=600)), copies(speed(20, rate=900))
+    assert ranked(split, apart, work=load(THROUGHPUT, concurrency=16)) == [apart, split]
+    assert ranked(split, apart) == [split, apart]
+
+
+def test_a_rival_inside_the_uncertainty_loses_to_the_simpler_way() -> None:
+    simple, fast = one(speed(10.4)), team(speed(10.0))
+    assert ranked(fast, simple)[0] is simple
+    assert ranked(fast, one(speed(10.0 * (1 + 3 * CLOSE))))[0] is fast
+
+
+def test_of_equals_one_engine_over_slow_links_comes_last() -> None:
+    crossing, apart = team(speed(10, rate=500)), copies(speed(10, rate=500))
+    slow = host(RTX_3090, RTX_3090, path=Path.SYS)
+    found = ranked(crossing, apart, work=load(THROUGHPUT), machine=slow)
+    assert found == [apart, crossing]
+
+
+def test_of_equals_vllm_comes_before_others() -> None:
+    other = one(speed(10), runtime="sglang")
+    assert ranked(other, one(speed(10)))[0].runtime == "vllm"
+
+
+def test_bounds_come_before_the_objective() -> None:
+    bulk, swift = copies(speed(60, rate=900)), team(speed(30, rate=600))
+    work = load(THROUGHPUT, concurrency=16, tpot_ms=40.0)
+    assert ranked(bulk, swift, work=work) == [swift, bulk]
+    rule, found = lost(bulk, swift, work)
+    assert rule == "ranked-lower" and "tpot 60 (45 to 78) ms exceeds the bound of 40" in found
+
+
+def test_a_bound_on_the_first_token_counts_as_well() -> None:
+    late, early = one(speed(10, ttft=900)), team(speed(14, ttft=300))
+    assert ranked(late, early, work=load(ttft_ms=500.0)) == [early, late]
+
+
+def test_where_nobody_meets_the_bound_the_nearest_is_taken_and_called_so() -> None:
+    bulk, swift = copies(speed(60, rate=900)), team(speed(45, rate=600))
+    work = load(THROUGHPUT, concurrency=16, tpot_ms=20.0)
+    assert ranked(bulk, swift, work=work) == [swift, bulk]
+    assert next(strengths(swift, bulk, TWO, work)).rule == "nearest-to-bounds"
+
+
+def test_a_missed_bound_names_the_concurrency_that_meets_it() -> None:
+    work = load(THROUGHPUT, concurrency=16, tpot_ms=20.0)
+    said = list(bounds(team(speed(45)), work, lambda w: speed(10 + 2 * w.concurrency)))
+    assert [reason.rule for reason in said] == ["bound-missed"]
+    assert said[0].hint == "with 4 requests at a time it is 18 ms; or take faster cards"
+
+
+def test_a_missed_bound_that_no_concurrency_meets_says_so() -> None:
+    work = load(concurrency=8, tpot_ms=5.0, ttft_ms=50.0)
+    said = {r.found.split()[0]: r.hint or "" for r in bounds(one(speed(45)), work, _like_prompt)}
+    assert "fewer bits" in said["tpot"]
+    assert said["ttft"] == "one request of 32 prompt tokens takes 32 ms"
+
+
+def _like_prompt(work: Workload) -> Prediction:
+    return speed(45, ttft=work.input_tokens)
+
+
+def test_a_bound_that_holds_warns_of_nothing() -> None:
+    work = load(tpot_ms=50.0, ttft_ms=200.0)
+    assert not list(doubts(one(speed(45)), TWO, MODEL, work, _like_prompt))
+
+
+def test_a_model_that_is_a_lower_bound_is_called_one() -> None:
+    model = replace(MODEL, lower_bound=("the audio tower",))
+    (said,) = doubts(one(speed(45)), TWO, model, load(), _like_prompt)
+    assert said.rule == "model-lower-bound" and "the audio tower" in said.found
+
+
+def test_a_wide_range_is_a_warning() -> None:
+    wide = Prediction(Estimate(20, 5, 40), None, None, about(50), basis="no rig like it")
+    (said,) = doubts(one(wide), TWO, MODEL, load(), _like_prompt)
+    assert said.rule == "prediction-weak" and "20 (5.0 to 40) tok/s: no rig like it" in said.found
+
+
+def test_holding_the_stated_requests_comes_before_speed() -> None:
+    fast = one(speed(10), kv_tokens=20_000, kv_sequences=2)
+    roomy = team(speed(14), kv_tokens=80_000, kv_sequences=9)
+    keys = {"concurrency": 8, "context": 8192}
+    work = load(concurrency=8)
+    assert ranked(fast, roomy, work=work, **keys) == [roomy, fast]
+    assert "of 8 requests some wait" in lost(fast, roomy, work, **keys)[1]
+    assert ranked(fast, roomy, work=work) == [fast, roomy]
+
+
+def test_without_a_stated_context_a_request_counts_with_its_typical_length() -> None:
+    fast = one(speed(10), kv_tokens=8 * 1280, kv_sequences=1)
+    roomy = team(speed(14), kv_tokens=80_000, kv_sequences=9)
+    assert ranked(roomy, fast, work=load(concurrency=8), concurrency=8) == [fast, roomy]
+    assert ranked(roomy, fast, work=load(concurrency=9), concurrency=9) == [roomy, fast]
+
+
+def test_replicas_share_the_stated_requests() -> None:
+    apart = copies(speed(10), kv_tokens=4 * 8192, kv_sequences=4)
+    work = load(concurrency=8)
+    keys: dict[str, Any] = {"concurrency": 8, "context": 8192}
+    assert not ranking.requests_wait(apart, Wish("chat", "m", **keys), work)
+    assert ranking.requests_wait(replace(apart, replicas=1), Wish("chat", "m", **keys), work)
+
+
+def test_context_takes_the_longest_request_then_the_largest_cache_then_speed() -> None:
+    short = one(speed(10), context_limit=40_000)
+    long = team(speed(14), context_limit=90_000, kv_tokens=90_000)
+    roomy = team(speed(20), context_limit=90_000, kv_tokens=200_000)
+    assert ranked(short, long, roomy, work=load(CONTEXT)) == [roomy, long, short]
+    assert "request has 40,000 tokens against 90,000" in lost(short, long, load(CONTEXT))[1]
+    assert "one engine caches" in lost(long, roomy, load(CONTEXT))[1]
+
+
+def test_what_the_model_cannot_use_is_no_longer_context() -> None:
+    model = hf(dense(max_position_embeddings=32768))
+    candidates = [
+        team(speed(10), context_limit=90_000, kv_tokens=90_000),
+        team(speed(10), context_limit=40_000, kv_tokens=90_000),
+    ]
+    work = load(CONTEXT)
+    longest = {
+        s.room
+        for c in candidates
+        if (s := ranking.standing(c, model, Wish("chat", "m"), work)) is not None
+    }
+    assert len(longest) == 1
+
+
+def test_reasons_name_the_numbers_with_their_ranges() -> None:
+    rule, found = lost(one(speed(24)), team(speed(14)), load())
+    assert rule == "ranked-lower"
+    assert found == "decode 42 (32 to 56) tok/s against 71 (55 to 95)"
+    rule, found = lost(team(speed(9, rate=413)), copies(speed(9, rate=737)), load(THROUGHPUT))
+    assert found == "413 (310 to 537) tok/s against 737 (553 to 958)"
+
+
+def test_a_first_token_that_differs_is_named() -> None:
+    _, found = lost(one(speed(24, ttft=700)), team(speed(14, ttft=400)), load())
+    assert found.endswith("first token after 700 ms against 400")
+
+
+def test_a_close_second_is_called_one_with_what_to_do() -> None:
+    chosen = team(speed(10))
+    reason = Contest(chosen, TWO, MODEL, Wish("chat", "m"), load()).lost(one(speed(11)))
+    assert reason.rule == "close-second" and "measure both" in (reason.hint or "")
+    assert lost(one(speed(14)), chosen, load())[0] == "ranked-lower"
+
+
+def test_the_simplest_of_equals_is_not_called_the_fastest() -> None:
+    simple, fast = one(speed(10.4)), team(speed(10.0))
+    reason = next(strengths(simple, fast, TWO, load()))
+    assert reason.rule == "simplest-of-equals" and "5 % faster" in reason.found
+    assert next(strengths(fast, one(speed(20)), TWO, load())).rule == "predicted-fastest"
+
+
+def test_unknown_speeds_follow_the_known_ones() -> None:
+    blind = copies(Prediction(unknown=("no bandwidth",)))
+    known = one(speed(50))
+    assert ranked(blind, known) == [known, blind]
+    assert "cannot be predicted (no bandwidth)" in lost(blind, known, load())[1]
+
+
+def test_without_any_speed_rules_of_thumb_decide_and_say_so() -> None:
+    dark = Prediction(unknown=("no bandwidth",))
+    found = ranked(one(dark), team(dark))
+    assert found[0].strategy is Strategy.TENSOR_PARALLEL
+    reason = next(strengths(found[0], found[1], TWO, load()))
+    assert reason.rule == "speed-unknown" and "no bandwidth" in reason.found
+
+
+def test_candidates_that_hold_are_considered_in_rank_order_with_their_speeds() -> None:
+    made = plan(TWO, MODEL, Wish("chat", "m"))
+    found = considered(made)
+    assert found[0] is made.chosen and len(found) > 2
+    assert all(candidate.predicted is not None for candidate in found)
+    others = [item for item in made.rejected if item.candidate not in found]
+    assert all(any(r.rule not in RANKED for r in item.reasons) for item in others)
+
+
+def test_assumptions_say_what_the_wish_leaves_open() -> None:
+    said = " ".join(plan(TWO, MODEL, Wish("chat", "m")).assumptions)
+    assert "1 request at a time of 1,024 tokens in and 256 out, which the wish does not" in said
+    assert "No context was wished: planned for 8,192 tokens." in said
+    wish = Wish("chat", "m", concurrency=4, input_tokens=500, output_tokens=100, context=4096)
+    said = " ".join(plan(TWO, MODEL, wish).assumptions)
+    assert "4 requests at a time of 500 tokens in and 100 out." in said
+    assert "does not" not in said and "No context" not in said
+
+
+def test_a_host_without_a_second_card_has_no_comparison() -> None:
+    assert plan(host(H100), MODEL, Wish("chat", "m")).justification is None
+
+
+rates = st.floats(1, 1e4)
+some = st.lists(
+    st.builds(
+        lambda make, tpot, ttft, kv: make(speed(tpot, ttft), kv_tokens=int(kv)),
+        st.sampled_from([one, team, copies]),
+        rates,
+        rates,
+        rates,
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(some, st.sampled_from([LATENCY, THROUGHPUT]), st.none() | rates)
+def test_the_first_is_never_worse_than_the_best_by_more_than_the_band(
+    candidates: list[Candidate], objective: Objective, tpot_ms: float | None
+) -> None:
+    work = load(objective, tpot_ms=tpot_ms)
+    found = ranked(*candidates, work=work)
+    assert sorted(map(id, found)) == sorted(map(id, candidates))
+    best = min(ranking.missed(c, work) for c in candidates)
+    assert ranking.missed(found[0], work) <= best * (1 + CLOSE)
+    if best == 0:
+        costs = [
+            ranking.service_cost(c, work) or 0 for c in candidates if not ranking.missed(c, work)
+        ]
+        assert (ranking.service_cost(found[0], work) or 0) <= min(costs) * (1 + CLOSE)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_the_order_does_not_depend_on_the_order_of_proposal(objective: Objective) -> None:
+    candidates = [one(speed(24)), team(speed(14)), copies(speed(25, rate=80))]
+    assert ranked(*candidates, work=load(objective)) == ranked(
+        *reversed(candidates), work=load(objective)
+    )
