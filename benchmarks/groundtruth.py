@@ -162,7 +162,7 @@ def _placed(row: Row, raw: dict[str, str], flags: str) -> Row:
     """With the candidate that was run, sized as the planner sizes it."""
     if row.host is None or row.model is None or row.load is None:
         return row
-    candidate = sized(_way(row, raw, flags), row.host, row.model, row.load)
+    candidate = sized(_way(row, raw, flags), row.host, row.model, row.load, _utilization(raw))
     card = row.host.gpus[0].name or ""
     load = row.load
     key = (row.rig, row.runtime, row.model.name, load.input_tokens, load.output_tokens)
@@ -225,7 +225,25 @@ def _strategy(tp: int, pp: int, copies: int) -> Strategy:
     return Strategy.TENSOR_PARALLEL if tp > 1 else Strategy.SINGLE
 
 
-def sized(way: Candidate, host: Host, model: ModelSpec, load: Workload) -> Candidate:
+def _utilization(raw: dict[str, str]) -> float | None:
+    """The fraction that a line or its publisher's script gives vLLM (see `SEQUENCES`)."""
+    stated = re.search(r"(?:gpu-memory-utilization|gmu)[= ]([\d.]+)", raw["runtime_flags"])
+    if stated is not None:
+        return float(stated[1])
+    if raw["metric"] != "offline_total_tok_s":
+        return None
+    if "R9700" in raw["hardware"]:
+        return 0.95 if "27B" in raw["model"] else 0.98
+    return 0.90 if any(n in raw["model"] for n in ("Qwen3-14B", "30B-A3B")) else 0.95
+
+
+def sized(
+    way: Candidate,
+    host: Host,
+    model: ModelSpec,
+    load: Workload,
+    utilization: float | None = None,
+) -> Candidate:
     """The planner's own candidate of that way, with memory; the bare way when it has none."""
     name = STAND_IN.get(way.runtime, way.runtime)
     wish = Wish(
@@ -238,6 +256,7 @@ def sized(way: Candidate, host: Host, model: ModelSpec, load: Workload) -> Candi
         output_tokens=load.output_tokens,
         runtime=name,
         gpus=way.gpus,
+        gpu_memory_utilization=utilization,
     )
     key = (way.strategy, way.tensor_parallel_size, way.pipeline_parallel_size, way.replicas)
     try:

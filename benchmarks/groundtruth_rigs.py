@@ -65,7 +65,7 @@ def host_for(raw: dict[str, str]) -> tuple[Host | None, tuple[str, ...]]:
     host = _host(
         data,
         int(count[1]),
-        "NVLink" in link and "vs" not in link and "no NVLink" not in link,
+        "NVSwitch" in link or ("NVLink" in link and "no NVLink" not in link),
         "P2P verified" in link or link == "patched PCIe P2P",
         int(lanes[1]) if lanes else None,
         int(gen[1]) if gen else None,
@@ -100,7 +100,7 @@ def _host(
         for i in range(count)
     )
     pairs = tuple(
-        _pair(a, b, data, nvlink, p2p or not data.name.startswith(("RTX 3", "RTX 4090", "RTX 50")))
+        _pair(a, b, data, nvlink, p2p or "GeForce" not in data.name)
         for a in range(count)
         for b in range(a + 1, count)
     )

@@ -1,0 +1,131 @@
+"""What the cards of a host can do: bytes and operations per second, and how they are joined.
+
+Kept per host object, so that candidates of one host do not look anything up again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from multigpu.gpu_data import GpuData, gpu_data
+from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path, Vendor
+
+# Bytes per second of one PCIe lane after encoding (PCI-SIG: 8 GT/s with 128b/130b from gen 3).
+LANE_GB_S = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
+# Clock rises with about the cube root of power near the default limit and faster well below it;
+# 0.6 takes 24 % of arithmetic at 220 of 350 W. Memory clocks are not lowered by a power limit.
+POWER_EXPONENT = 0.6
+KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One card: bandwidth in bytes/s, arithmetic in operations/s (None where it has no such type).
+
+    `link` is its PCIe link in bytes/s and one direction.
+    """
+
+    bandwidth: float
+    fp16: float
+    fp8: float | None
+    fp4: float | None
+    capability: tuple[int, int] | None
+    amd: bool
+    link: float
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """The worst way between the cards of a group: nvlink | peer | staged, bytes/s one direction."""
+
+    kind: str
+    rate: float
+    switched: bool
+
+
+class Cards:
+    """The cards and ways of one host; what was looked up is kept."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.by_index = {gpu.index: _card(gpu) for gpu in host.gpus}
+        self.pairs = {(pair.a, pair.b): pair for pair in host.pairs}
+        self._joins: dict[tuple[int, ...], Join] = {}
+
+    def join(self, group: tuple[int, ...]) -> Join:
+        """How the cards of a group reach each other: the slowest pair decides."""
+        found = self._joins.get(group)
+        if found is None:
+            found = self._joins[group] = self._join(group)
+        return found
+
+    def _join(self, group: tuple[int, ...]) -> Join:
+        ways = [self._way(*sorted(pair)) for pair in combinations(group, 2)]
+        order = {"staged": 0, "peer": 1, "nvlink": 2}
+        kind, rate = min(ways, key=lambda way: (order[way[0]], way[1]), default=("nvlink", 1e12))
+        return Join(kind, min((way[1] for way in ways), default=rate), len(group) > 2)
+
+    def _way(self, a: int, b: int) -> tuple[str, float]:
+        pair = self.pairs.get((a, b))
+        cards = (self.by_index[a], self.by_index[b])
+        slowest = min((card.link for card in cards if card is not None), default=8e9)
+        if pair is not None and pair.nvlinks:
+            return "nvlink", (pair.nvlink_gb_s or 25.0 * pair.nvlinks) * 1e9
+        if pair is not None and pair.xgmi_links:
+            return "nvlink", (pair.xgmi_gb_s or 50.0) * 1e9
+        if _peers(pair, cards):
+            return "peer", slowest
+        return "staged", slowest * (0.7 if pair and pair.path is Path.SYS else 1.0)
+
+
+def _peers(pair: GpuPair | None, cards: tuple[Card | None, Card | None]) -> bool:
+    """The driver grants peer access; where it was not seen, not on GeForce cards."""
+    return pair is not None and pair.p2p_read is P2p.OK
+
+
+def cards(host: Host) -> Cards:
+    """The cards of a host; the same host object is read once."""
+    kept = _KEPT.get(id(host))
+    if kept is not None and kept.host is host:
+        return kept
+    if len(_KEPT) >= KEPT:
+        _KEPT.clear()
+    found = _KEPT[id(host)] = Cards(host)
+    return found
+
+
+_KEPT: dict[int, Cards] = {}
+
+
+def _card(gpu: Gpu) -> Card | None:
+    data = gpu_data(gpu)
+    if data is None or not data.memory_bandwidth_gb_s or not data.fp16_tflops:
+        return None
+    scale = 1e12 * _power(gpu, data)
+    fp8, fp4 = data.fp8_tflops, data.fp4_tflops
+    return Card(
+        bandwidth=data.memory_bandwidth_gb_s * 1e9,
+        fp16=data.fp16_tflops * scale,
+        fp8=fp8 * scale if fp8 else None,
+        fp4=fp4 * scale if fp4 else None,
+        capability=gpu.compute_capability or data.compute_capability,
+        amd=data.vendor is Vendor.AMD,
+        link=_link(gpu, data),
+    )
+
+
+def _power(gpu: Gpu, data: GpuData) -> float:
+    """The share of arithmetic that is left under a power limit below the default."""
+    default = gpu.power_limit_default_w or data.power_w
+    if not gpu.power_limit_w or not default or gpu.power_limit_w >= default:
+        return 1.0
+    return float((gpu.power_limit_w / default) ** POWER_EXPONENT)
+
+
+def _link(gpu: Gpu, data: GpuData) -> float:
+    """One direction of the card's PCIe link; the best of card and slot, as an idle one is slow."""
+    link = gpu.pcie
+    gen = link.gen_max or link.gen_host_max or data.pcie_gen or 3
+    lanes = link.width_path or link.width_current or link.width_max or data.pcie_lanes
+    return LANE_GB_S.get(gen, 0.985) * lanes * 1e9

@@ -1,0 +1,183 @@
+"""A service at work: what its engines do when requests come as fast as they are answered.
+
+Closed loop: every one of the workload's requests is either waiting, reading its prompt or
+decoding. What does not fit the KV cache waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from multigpu.hardware import Host
+from multigpu.plan import Candidate, ModelSpec, Strategy, Workload
+from multigpu.speed.cards import Card, Cards, cards
+from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
+from multigpu.speed.steps import Stage, arithmetic, prompt, step
+from multigpu.speed.work import MIB, Work, work
+
+SHARDED = (Strategy.TENSOR_PARALLEL, Strategy.TENSOR_PIPELINE_PARALLEL, Strategy.TENSOR_SPLIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Predicted middle values: per service, and times of one request in milliseconds."""
+
+    decode_tokens_per_s: float
+    prefill_tokens_per_s: float
+    ttft_ms: float
+    tpot_ms: float
+    running: int
+
+
+def engine_name(candidate: Candidate, amd: bool) -> str:
+    """The calibrated engine of a candidate; SGLang is taken for vLLM's equal."""
+    if candidate.runtime == "llama.cpp":
+        return "llama.cpp"
+    return "vllm-amd" if amd else "vllm"
+
+
+def rates(
+    candidate: Candidate,
+    host: Host,
+    model: ModelSpec,
+    load: Workload,
+    engines: Mapping[str, Engine] = ENGINES,
+    links: Links = LINKS,
+) -> Rates | None:
+    """The speed of a candidate, or None when a card has no data."""
+    known = cards(host)
+    group = [known.by_index.get(index) for index in candidate.gpus]
+    some = [card for card in group if card is not None]
+    if len(some) != len(group) or not some:
+        return None
+    engine = engines[engine_name(candidate, some[0].amd)]
+    tp = tensor_size(candidate)
+    rank = work(model, tp)
+    copies = max(1, candidate.replicas)
+    size = len(group) // copies
+    # The slowest replica is what a balancer that deals in turn waits for; like ones are one.
+    first = candidate.gpus[:size] if copies > 1 else candidate.gpus
+    stages = _stages(candidate, known, some[:size], first, rank, engine, model, tp)
+    wanted = ceil(load.concurrency / copies)
+    busy = min(copies, load.concurrency)
+    running = min(wanted, _room(candidate, rank, load, len(stages)))
+    return _loop(load, rank, stages, engine, links, wanted, running, busy, copies)
+
+
+def tensor_size(candidate: Candidate) -> int:
+    """Ranks that share every block."""
+    if candidate.strategy is Strategy.TENSOR_SPLIT:
+        return len(candidate.gpus)
+    return max(1, candidate.tensor_parallel_size)
+
+
+def _stages(
+    candidate: Candidate,
+    known: Cards,
+    group: list[Card],
+    indices: tuple[int, ...],
+    rank: Work,
+    engine: Engine,
+    model: ModelSpec,
+    tp: int,
+) -> list[Stage]:
+    """One engine's pipeline stages: llama.cpp's layer split and vLLM's pipeline are alike."""
+    count = max(1, len(group) // tp)
+    shares = _shares(candidate, count, model.num_hidden_layers)
+    stages = []
+    for i in range(count):
+        team = group[i * tp : (i + 1) * tp]
+        stages.append(
+            Stage(
+                bandwidth=min(card.bandwidth for card in team),
+                arithmetic=min(arithmetic(card, rank, engine) for card in team),
+                share=shares[i],
+                last=i == count - 1,
+                join=known.join(indices[i * tp : (i + 1) * tp]) if tp > 1 else None,
+                tp=tp,
+            )
+        )
+    return stages
+
+
+def _shares(candidate: Candidate, count: int, layers: int) -> list[float]:
+    """Shares of the blocks; llama.cpp counts the output layer on its last card."""
+    given = candidate.layers
+    if given is None or len(given) != count or sum(given) <= 0:
+        return [1.0 / count] * count
+    total = sum(given)
+    blocks = [float(n) for n in given]
+    if total == layers + 1:
+        blocks[-1] -= 1.0
+    return [n / layers if total in (layers, layers + 1) else n / total for n in blocks]
+
+
+def _room(candidate: Candidate, rank: Work, load: Workload, stages: int) -> int:
+    """Requests of the workload that one engine's KV cache holds in the middle of their life."""
+    most = candidate.max_num_seqs or 1 << 30
+    if candidate.runtime == "llama.cpp" or not candidate.memory:
+        return most
+    tokens = load.input_tokens + load.output_tokens / 2
+    pool = min(card.kv_cache_mib for card in candidate.memory) * MIB
+    held = rank.held(tokens) / stages
+    fit = pool / held if held > 0 else float(most)
+    if candidate.kv_tokens:
+        fit = max(fit, candidate.kv_tokens / tokens)
+    return max(1, min(int(fit), most))
+
+
+def _loop(
+    load: Workload,
+    rank: Work,
+    stages: list[Stage],
+    engine: Engine,
+    links: Links,
+    wanted: int,
+    running: int,
+    busy: int,
+    copies: int,
+) -> Rates:
+    context = load.input_tokens + load.output_tokens / 2
+    token, own = _times(load, rank, stages, engine, links, running, context)
+    # Prompts of the others come between the tokens of one request.
+    tpot = token + (running - 1) * own / load.output_tokens
+    waiting = (wanted / running - 1) * (load.output_tokens * tpot + own)
+    hops = (len(stages) - 1) * links.hop_us * 1e-6
+    ttft = len(stages) * own + hops if running == 1 else own * _burst(running)
+    return Rates(
+        decode_tokens_per_s=busy * running / tpot,
+        prefill_tokens_per_s=copies * load.input_tokens / own,
+        ttft_ms=1000 * (ttft + waiting + token),
+        tpot_ms=1000 * tpot,
+        running=min(load.concurrency, running * copies),
+    )
+
+
+def _burst(running: int) -> float:
+    """Requests of a closed loop bunch up: prompts that one waits for, its own among them."""
+    return 1.0 + 0.1 * (running - 1)
+
+
+def _times(
+    load: Workload,
+    rank: Work,
+    stages: list[Stage],
+    engine: Engine,
+    links: Links,
+    running: int,
+    context: float,
+) -> tuple[float, float]:
+    """(seconds between two tokens of one request, seconds the engine is held by one prompt)."""
+    count = len(stages)
+    overhead = engine.step_us * 1e-6 + running * engine.sequence_us * 1e-6
+    tokens = float(load.input_tokens)
+    prompts = [prompt(rank, s, engine, links, tokens) for s in stages]
+    # Stages take turns with one request, and are filled with as many batches as there are stages.
+    batches = min(count, running) if not rank.gguf else 1
+    each = running / batches
+    steps = [step(rank, s, engine, links, each, context) for s in stages]
+    hop = (count - 1) * links.hop_us * 1e-6
+    token = max(max(steps) * batches, sum(steps) + hop) + overhead
+    return token, max(prompts) + engine.step_us * 1e-6
