@@ -13,80 +13,14 @@ from multigpu import ranking
 from multigpu.doubts import bounds, doubts
 from multigpu.hardware import Host, Path
 from multigpu.losers import RANKED, Contest, strengths
-from multigpu.plan import (
-    Candidate,
-    Estimate,
-    Memory,
-    Objective,
-    Prediction,
-    Strategy,
-    Wish,
-    Workload,
-)
+from multigpu.plan import Candidate, Estimate, Objective, Prediction, Strategy, Wish, Workload
 from multigpu.planner import considered, plan
 from multigpu.ranking import CLOSE, order
 from tests.machines import H100, RTX_3090, dense, hf, host
+from tests.timed import about, copies, load, one, speed, team
 
 TWO, MODEL = host(RTX_3090, RTX_3090), hf()
-CARD = Memory(8000, 8000, 1000, 500, 23000)
 LATENCY, THROUGHPUT, CONTEXT = Objective.LATENCY, Objective.THROUGHPUT, Objective.CONTEXT
-
-
-def about(value: float) -> Estimate:
-    return Estimate(value, 0.75 * value, 1.3 * value)
-
-
-def speed(tpot: float, ttft: float = 100.0, rate: float | None = None) -> Prediction:
-    return Prediction(about(rate or 1000 / tpot), None, about(ttft), about(tpot))
-
-
-def one(predicted: Prediction | None, **facts: Any) -> Candidate:
-    return Candidate(
-        **{
-            "runtime": "vllm",
-            "strategy": Strategy.SINGLE,
-            "gpus": (0,),
-            "memory": (CARD,),
-            "kv_tokens": 40_000,
-            "max_model_len": 8192,
-            "predicted": predicted,
-            **facts,
-        }
-    )
-
-
-def team(predicted: Prediction | None, **facts: Any) -> Candidate:
-    return one(
-        predicted,
-        **{
-            "strategy": Strategy.TENSOR_PARALLEL,
-            "gpus": (0, 1),
-            "tensor_parallel_size": 2,
-            "memory": (CARD, CARD),
-            **facts,
-        },
-    )
-
-
-def copies(predicted: Prediction | None, **facts: Any) -> Candidate:
-    strategy = Strategy.REPLICAS
-    return one(
-        predicted,
-        **{"strategy": strategy, "gpus": (0, 1), "replicas": 2, "memory": (CARD, CARD), **facts},
-    )
-
-
-def load(objective: Objective = LATENCY, **facts: Any) -> Workload:
-    return Workload(
-        **{
-            "objective": objective,
-            "context": 8192,
-            "concurrency": 1,
-            "input_tokens": 1024,
-            "output_tokens": 256,
-            **facts,
-        }
-    )
 
 
 def ranked(
