@@ -12,6 +12,7 @@ from multigpu.labels import cards, counted
 from multigpu.plan import Plan, Setting, Strategy
 
 INVENTORY = "set in the inventory"
+UNEXPLAINED = "the runtime asks for it"
 
 
 def explained(plan: Plan, argv: tuple[str, ...]) -> tuple[Setting, ...]:
@@ -46,7 +47,7 @@ def why(plan: Plan, flag: str) -> str:
         return INVENTORY
     known = REASONS.get(flag)
     if known is None:
-        return "the runtime asks for it"
+        return UNEXPLAINED
     return known if isinstance(known, str) else known(plan)
 
 
