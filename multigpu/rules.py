@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil
+from typing import Any
 
 from multigpu.hardware import Gpu, Host
 from multigpu.labels import cards, gib, of, size
-from multigpu.plan import Candidate, Memory, ModelSpec, Reason, Strategy, Wish
+from multigpu.memo import memo
+from multigpu.plan import Candidate, Memory, ModelSpec, Reason, Strategy, Wish, Workload
+from multigpu.runtimes import vllm_rules
 
 ROPE_FLAGS = ("--hf-overrides", "--rope-scaling", "--rope-scale", "--yarn-orig-ctx")
 
@@ -20,20 +24,35 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
     yield from context_length(model, wish)
 
 
+PINNED = (
+    "runtime",
+    "strategy",
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "layers",
+    "gpus",
+    "expert_parallel",
+)
+
+
 def pinned(candidate: Candidate, wish: Wish) -> Iterator[Reason]:
     """The operator's pins are obeyed: every other candidate is out."""
-    pins = {
-        "runtime": (wish.runtime, candidate.runtime),
-        "strategy": (wish.strategy, candidate.strategy),
-        "tensor_parallel_size": (wish.tensor_parallel_size, candidate.tensor_parallel_size),
-        "pipeline_parallel_size": (wish.pipeline_parallel_size, candidate.pipeline_parallel_size),
-        "layers": (wish.layers, candidate.layers),
-        "gpus": (sorted(wish.gpus) if wish.gpus else None, sorted(candidate.gpus)),
-    }
-    for key, (wished, found) in pins.items():
-        if wished is not None and wished != found:
+    for key, wished in _pins(wish):
+        found = getattr(candidate, key)
+        if key == "gpus" and sorted(found) == sorted(wished):
+            continue
+        if found != wished:
             hint = f"take {key} out of the inventory to allow it"
             yield Reason("pinned", f"{key} {_plain(found)}", f"{key} {_plain(wished)}", hint)
+
+
+def _pins(wish: Wish) -> tuple[tuple[str, Any], ...]:
+    known = memo(wish)
+    if "pins" not in known:
+        pins = ((key, getattr(wish, key)) for key in PINNED)
+        known["pins"] = tuple((key, wished) for key, wished in pins if wished is not None)
+    found: tuple[tuple[str, Any], ...] = known["pins"]
+    return found
 
 
 def _plain(value: object) -> str:
@@ -44,9 +63,11 @@ def _plain(value: object) -> str:
 
 def usable(candidate: Candidate, host: Host) -> Iterator[Reason]:
     """A card that answers with an error, or is cut into MIG slices, cannot be planned."""
-    good = {gpu.index for gpu in host.usable}
+    good = host.usable
+    if len(good) == len(host.gpus):
+        return
     for index in candidate.gpus:
-        if index not in good:
+        if host.gpu(index) not in good:
             hint = "leave it out of gpus, or repair it"
             yield Reason("usable-card", f"GPU {index}: {defect(host.gpu(index))}", None, hint)
 
@@ -59,13 +80,17 @@ def defect(gpu: Gpu) -> str:
 
 
 def one_vendor(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
-    """One process uses the cards of one vendor; only llama.cpp over Vulkan or RPC joins two."""
-    vendors = sorted({host.gpu(index).vendor for index in candidate.gpus})
-    if len(vendors) < 2 or wish.devices is not None:
+    """One service uses the cards of one vendor; only llama.cpp over Vulkan or RPC joins two."""
+    gpus = candidate.gpus
+    first = host.gpu(gpus[0]).vendor
+    if all(host.gpu(index).vendor is first for index in gpus):
         return
+    if wish.devices is not None and candidate.strategy is Strategy.LAYER_SPLIT:
+        return
+    vendors = sorted({host.gpu(index).vendor for index in gpus})
     yield Reason(
         "one-vendor",
-        f"{cards(candidate.gpus)} are of {' and '.join(vendors)}",
+        f"{cards(gpus)} are of {' and '.join(vendors)}",
         "cards of one vendor",
         "serve one model per vendor, or pin devices = ('Vulkan0', 'Vulkan1') with llama.cpp",
     )
@@ -94,15 +119,14 @@ def context_length(model: ModelSpec, wish: Wish) -> Iterator[Reason]:
 
 def memory_fit(candidate: Candidate) -> Iterator[Reason]:
     """Every card must hold its share; the card that lacks most is named."""
-    if not candidate.memory:
+    if all(memory.fits for memory in candidate.memory):
         return
     index, worst = max(
         zip(candidate.gpus, candidate.memory, strict=True),
         key=lambda item: item[1].total_mib - item[1].capacity_mib,
     )
-    if not worst.fits:
-        found = f"GPU {index} needs {of(worst.total_mib, worst.capacity_mib)} ({parts(worst)})"
-        yield Reason("memory-fit", found, size(worst.capacity_mib), shrink(candidate, worst))
+    found = f"GPU {index} needs {of(worst.total_mib, worst.capacity_mib)} ({parts(worst)})"
+    yield Reason("memory-fit", found, size(worst.capacity_mib), shrink(candidate, worst))
 
 
 def parts(memory: Memory) -> str:
@@ -123,8 +147,42 @@ def shrink(candidate: Candidate, worst: Memory) -> str:
     """What would make it fit."""
     spare = worst.capacity_mib - (worst.total_mib - worst.kv_cache_mib)
     if worst.kv_cache_mib > 0 and spare > 0.1 * worst.kv_cache_mib:
-        percent = int(100 * spare / worst.kv_cache_mib)
-        return f"lower context x concurrency to {percent} % of what is asked"
+        if candidate.context_limit:
+            return f"lower context to {candidate.context_limit:,}"
+        return f"lower context to {int(100 * spare / worst.kv_cache_mib)} % of what is asked"
     if candidate.strategy in (Strategy.SINGLE, Strategy.REPLICAS):
         return "split the model over more cards, or take a smaller quantization"
     return "take a smaller quantization or more cards"
+
+
+def warnings(
+    chosen: Candidate, host: Host, model: ModelSpec, wish: Wish, load: Workload
+) -> Iterator[Reason]:
+    """What of the wish a plan that holds does not give, or not on every kernel."""
+    yield from requests_wait(chosen, wish, load)
+    if chosen.runtime != "llama.cpp":
+        yield from vllm_rules.kv_kernel(chosen, host, wish)
+
+
+def requests_wait(chosen: Candidate, wish: Wish, load: Workload) -> Iterator[Reason]:
+    """Only one request of full context per engine is needed; what does not fit beside it waits.
+
+    Asked where the operator states a concurrency. A request counts with the whole context where
+    that is stated, else with its typical length.
+    """
+    if wish.concurrency is None or chosen.kv_tokens is None:
+        return
+    share, length = ceil(load.concurrency / chosen.replicas), load.context
+    held = chosen.kv_sequences
+    if wish.context is None:
+        length = min(load.request_tokens, load.context)
+        held = chosen.kv_tokens // max(length, 1)
+    elif held is None:
+        held = chosen.kv_tokens // length
+    if held >= share:
+        return
+    each = f" on each of {chosen.replicas} engines" if chosen.replicas > 1 else ""
+    found = f"holds {held} of {share} requests of {length:,} tokens at a time{each}"
+    hint = f"the others wait for their turn; lower concurrency to {held * chosen.replicas}, "
+    hint += "quantize the KV cache (kv_cache_dtype), or add cards"
+    yield Reason("requests-wait", found, f"{share} at a time", hint)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil
 
 from multigpu.hardware import Host, Vendor
-from multigpu.labels import cards
-from multigpu.plan import Candidate, ModelSpec, Reason, Strategy, Wish
-from multigpu.quantization import MARLIN
+from multigpu.labels import cards, size
+from multigpu.plan import Candidate, ModelSpec, Reason, Wish
+from multigpu.runtimes.sharding import sharding
 
 Capability = tuple[int, int]
 
@@ -25,7 +24,16 @@ QUANTIZED_MINIMUM: dict[str, Capability] = {
     "w4a16": (8, 0),
     "w8a16": (8, 0),
 }
-VOCAB_PADDING = 64
+# What the NVFP4 KV cache has kernels for (vllm-project/vllm #43562).
+NVFP4_KV: frozenset[Capability] = frozenset({(10, 0), (10, 3)})
+# The Triton attention kernel reads fp8_e4m3 from here on; FlashInfer ran it on 8.6 as well.
+E4M3_TRITON: Capability = (8, 9)
+# FlashAttention and FlashInfer take heads up to this; wider ones (Gemma 4) go to Triton.
+WIDEST_HEAD = 256
+# Families without a tick under PP in docs/models/supported_models.md, and encoder-decoders.
+NO_PIPELINE = frozenset({"gemma3n", "gemma3n_text", "zamba2", "mllama", "whisper"})
+# Weights in the host's memory are pinned; the system itself needs some.
+HOST_SHARE = 0.9
 
 
 def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
@@ -33,10 +41,11 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
     yield from model_format(model)
     yield from vendor(candidate, host, wish)
     yield from capability(candidate, host, model, wish)
-    yield from heads(candidate, model)
-    yield from sizes(candidate, model)
-    yield from quantization_groups(candidate, model)
+    yield from sharding(model, candidate.tensor_parallel_size, candidate.expert_parallel)
+    yield from experts(candidate, model)
     yield from stages(candidate, model)
+    yield from kv_cache_dtype(candidate, host, model, wish)
+    yield from host_memory(candidate, host)
 
 
 def model_format(model: ModelSpec) -> Iterator[Reason]:
@@ -100,72 +109,27 @@ def cautions(candidate: Candidate, host: Host, model: ModelSpec) -> Iterator[Rea
         )
 
 
-def heads(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:
-    """Query heads divide; KV heads divide, or are replicated evenly."""
-    tp = candidate.tensor_parallel_size
-    if model.num_attention_heads % tp:
-        found = f"{model.num_attention_heads} attention heads over TP={tp}"
-        yield Reason("attention-heads", found, _multiple(tp), next_size(model, tp))
-    widths = {layer.num_key_value_heads for layer in model.layers if layer.num_key_value_heads}
-    for kv in sorted(widths):
-        if kv % tp if kv >= tp else tp % kv:
-            found = f"{kv} KV heads over TP={tp}"
-            yield Reason("kv-heads", found, _multiple(tp), next_size(model, tp))
+def kv_kernel(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
+    """A type of the KV cache that only one attention backend reads on these cards."""
+    dtype, found = kv_dtype(wish), lowest(candidate, host)
+    if dtype in ("fp8", "fp8_e4m3") and found is not None and found < E4M3_TRITON:
+        yield Reason(
+            "kv-dtype-kernel",
+            f"compute capability {_version(found)} reads {dtype} by FlashInfer alone",
+            f"{_version(E4M3_TRITON)} for every attention backend",
+            "if the start fails, set kv_cache_dtype to fp8_e5m2 or int8_per_token_head",
+        )
 
 
-def _multiple(tp: int) -> str:
-    return f"a multiple of {tp}"
-
-
-def next_size(model: ModelSpec, tp: int) -> str:
-    """The largest smaller size that divides, and what to do with the cards left over."""
-    smaller = next(n for n in range(tp - 1, 0, -1) if n == 1 or not any(heads(_sized(n), model)))
-    valid = f"TP={smaller} is the next valid size" if smaller > 1 else "no smaller TP is valid"
-    return f"{valid}; pipeline parallel takes any number of cards"
-
-
-def _sized(tp: int) -> Candidate:
-    return Candidate("vllm", Strategy.TENSOR_PARALLEL, (), tensor_parallel_size=tp)
-
-
-def sizes(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:
-    """Hidden size, feed-forward size and the padded vocabulary divide."""
-    tp = candidate.tensor_parallel_size
-    needed, hint = _multiple(tp), "take another TP size, or pipeline parallel"
-    if model.hidden_size % tp:
-        yield Reason("hidden-size", f"hidden_size {model.hidden_size} over TP={tp}", needed, hint)
-    if (model.intermediate_size or 0) % tp:
-        found = f"intermediate_size {model.intermediate_size} over TP={tp}"
-        yield Reason("ffn-size", found, needed, hint)
-    if (model.moe_intermediate_size or 0) % tp:
-        found = f"moe_intermediate_size {model.moe_intermediate_size} over TP={tp}"
-        yield Reason("expert-size", found, needed, hint)
-    padded = ceil(model.vocab_size / VOCAB_PADDING) * VOCAB_PADDING
-    if padded % tp:
-        yield Reason("vocab-size", f"padded vocab_size {padded} over TP={tp}", needed, hint)
-
-
-def quantization_groups(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:
-    """Each rank's share of a quantized matrix is whole groups and whole tiles."""
-    tp, scheme = candidate.tensor_parallel_size, model.quantization
-    ffn = model.moe_intermediate_size or model.intermediate_size
-    if tp == 1 or ffn is None or ffn % tp:
+def experts(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:
+    """Expert parallelism deals whole experts to the ranks of a tensor parallel group."""
+    if not candidate.expert_parallel:
         return
-    share = ffn // tp
-    needed = _tile(scheme, model.group_size)
-    if needed > 1 and share % needed:
-        found = f"{scheme}: {share} of {ffn} feed-forward columns per rank at TP={tp}"
-        hint = "take a smaller TP, pipeline parallel, or another quantization"
-        yield Reason("quantization-groups", found, f"a multiple of {needed}", hint)
-
-
-def _tile(scheme: str | None, group_size: int | None) -> int:
-    """Marlin: inputs per rank in 128s and whole groups; FP8 and FP4 in whole blocks."""
-    if scheme in MARLIN:
-        return max(128, group_size or 0)
-    if scheme in ("fp8", "nvfp4", "mxfp4"):
-        return group_size or 1
-    return 1
+    tp, found = candidate.tensor_parallel_size, model.num_experts or 0
+    if tp < 2 or found < tp:
+        seen = f"{found} experts over TP={tp}"
+        hint = "leave expert_parallel out, or take a mixture of experts over several cards"
+        yield Reason("expert-parallel", seen, "an expert for each of two or more ranks", hint)
 
 
 def stages(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:
@@ -173,8 +137,49 @@ def stages(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:
     pp, n = candidate.pipeline_parallel_size, model.num_hidden_layers
     if pp == 1:
         return
+    if model.model_type in NO_PIPELINE:
+        hint = "take tensor parallel, replicas, or a GGUF with llama.cpp"
+        yield Reason("pipeline-support", f"{model.model_type} in stages", "SupportsPP", hint)
     layers = candidate.layers or ()
     if len(layers) != pp or sum(layers) != n or min(layers, default=0) < 1:
         found = f"stages {'+'.join(str(x) for x in layers) or 'none'} for {n} blocks"
         hint = "pin layers that add up, or take fewer cards"
         yield Reason("pipeline-stages", found, f"{pp} stages that add up to {n}", hint)
+
+
+def kv_dtype(wish: Wish) -> str:
+    """The word that `--kv-cache-dtype` gets, `auto` where nothing is said."""
+    return wish.kv_cache_dtype or wish.flags.get("--kv-cache-dtype") or "auto"
+
+
+def kv_cache_dtype(
+    candidate: Candidate, host: Host, model: ModelSpec, wish: Wish
+) -> Iterator[Reason]:
+    """Formats of the KV cache that the oldest card has no kernel for."""
+    dtype, found = kv_dtype(wish), lowest(candidate, host)
+    if dtype == "auto" or found is None:
+        return
+    seen = f"compute capability {_version(found)} with a KV cache in {dtype}"
+    if dtype == "nvfp4" and found not in NVFP4_KV:
+        hint = "set kv_cache_dtype to fp8 or int8_per_token_head"
+        yield Reason("kv-cache-dtype", seen, "10.0 or 10.3 for nvfp4", hint)
+    elif dtype in ("fp8", "fp8_e4m3") and found < E4M3_TRITON and widest_head(model) > WIDEST_HEAD:
+        hint = "set kv_cache_dtype to fp8_e5m2 or int8_per_token_head"
+        needed = f"{_version(E4M3_TRITON)} where heads are wider than {WIDEST_HEAD} (Triton)"
+        yield Reason("kv-cache-dtype", seen, needed, hint)
+
+
+def widest_head(model: ModelSpec) -> int:
+    """The largest head dimension of the attention layers."""
+    return max((layer.head_dim for layer in model.layers), default=model.head_dim)
+
+
+def host_memory(candidate: Candidate, host: Host) -> Iterator[Reason]:
+    """Offloaded weights must fit the host's free memory."""
+    available = host.memory_available_mib or host.memory_mib
+    if candidate.cpu_offload_mib <= 0 or available is None:
+        return
+    if candidate.cpu_offload_mib > HOST_SHARE * available:
+        found = f"{size(candidate.cpu_offload_mib)} of weights in the host's memory"
+        needed = f"at most {size(HOST_SHARE * available)} of {size(available)}"
+        yield Reason("host-memory", found, needed, "lower cpu_offload_gib, or take more cards")
