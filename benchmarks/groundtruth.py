@@ -368,8 +368,10 @@ def _tok_s(raw: dict[str, str]) -> Loads:
     text, flags = raw["measured"], raw["runtime_flags"]
     if "64 conc" in flags:
         single, many = _number_f(r"C1 ([\d.]+)", raw), _number_f(r"~?([\d.]+) decode", raw)
-        yield _load(128, 512, 1), Measured(single, 1000 / single), (), ("128 in, 512 out",)
-        yield _load(128, 512, 64), Measured(many), (), ("128 in, 512 out",)
+        custom = ("custom kernels with integer activations",) if "custom" in raw["quant"] else ()
+        lengths = ("128 in, 512 out",)
+        yield _load(128, 512, 1), Measured(single, 1000 / single), (), lengths
+        yield _load(128, 512, 64), Measured(many), custom, lengths
         return
     generated = re.search(r"tg128(?:@d(\d+))?", flags)
     layer = re.search(r"layer=([\d.]+)", text)
@@ -390,8 +392,9 @@ def _per_stream(raw: dict[str, str]) -> Loads:
 
 def _wall(raw: dict[str, str]) -> Loads:
     single, many = _number_f(r"([\d.]+) single", raw), _number_f(r"([\d.]+) aggregate", raw)
-    yield _load(*SINGLE_STREAM, 1), Measured(single, 1000 / single), (), ("512 in, 256 out",)
-    yield _load(*SINGLE_STREAM, 64), Measured(many), (), ("512 in, 256 out",)
+    lengths = ("512 in, 256 out",)
+    yield _load(*SINGLE_STREAM, 1), Measured(single, 1000 / single), (), lengths
+    yield _load(*SINGLE_STREAM, 64), Measured(many), ("lengths are not stated",), lengths
 
 
 def _peak(raw: dict[str, str]) -> Loads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from functools import cache
 
 from multigpu.gpu_data import GpuData, named
@@ -69,8 +68,9 @@ def host_for(raw: dict[str, str]) -> tuple[Host | None, tuple[str, ...]]:
         "P2P verified" in link or link == "patched PCIe P2P",
         int(lanes[1]) if lanes else None,
         int(gen[1]) if gen else None,
+        limit,
     )
-    return replace(host, gpus=tuple(replace(g, power_limit_w=limit) for g in host.gpus)), ()
+    return host, ()
 
 
 def _name(text: str) -> str | None:
@@ -79,7 +79,13 @@ def _name(text: str) -> str | None:
 
 @cache
 def _host(
-    data: GpuData, count: int, nvlink: bool, p2p: bool, lanes: int | None, gen: int | None
+    data: GpuData,
+    count: int,
+    nvlink: bool,
+    p2p: bool,
+    lanes: int | None,
+    gen: int | None,
+    limit: float | None,
 ) -> Host:
     """Like cards in a row; a bonded pair of GeForce cards, or all to all where NVSwitch joins."""
     width = lanes or data.pcie_lanes
@@ -95,6 +101,7 @@ def _host(
             compute_capability=data.compute_capability,
             gfx=data.gfx,
             pcie=link,
+            power_limit_w=limit,
             power_limit_default_w=data.power_w,
         )
         for i in range(count)

@@ -14,8 +14,9 @@ class Engine:
 
     `bandwidth` while a decode step reads weights, `experts` while it reads routed experts,
     `cache` while it reads cached keys and values; `arithmetic` in matrix products of many tokens,
-    times `dequantized` where weights are widened to 16 bit first. `layer_us` per block and step,
-    `step_us` per step, `sequence_us` per running sequence and step.
+    times `dequantized` where weights are widened to 16 bit first and `routed` where experts split
+    them. `layer_us` per block and step, `routing_us` more where a block routes, `step_us` per step,
+    `sequence_us` per running sequence and step.
     """
 
     bandwidth: float
@@ -25,16 +26,19 @@ class Engine:
     dequantized: float
     routed: float
     layer_us: float
+    routing_us: float
     step_us: float
     sequence_us: float
 
 
 @dataclass(frozen=True)
 class Links:
-    """Latency of one all-reduce of two cards in microseconds by class of link, and bandwidths.
+    """Latency of one all-reduce in microseconds by class of link, and what of the rate is reached.
 
-    `share` is the part of a link's nominal rate that reduces reach, `staged` that without peer
-    access, where every byte crosses the host's memory.
+    `nvlink_us` grows with the logarithm of the ranks, `peer_us` (PCIe with peer access) and
+    `staged_us` (through the host's memory) are per further rank. `share` is the part of a link's
+    nominal rate that reduces reach, `staged` that without peer access. `hop_us` is one border
+    between pipeline stages.
     """
 
     nvlink_us: float
@@ -45,9 +49,32 @@ class Links:
     hop_us: float
 
 
-ENGINES = {
-    "vllm": Engine(0.80, 0.60, 0.60, 0.60, 0.80, 0.60, 10.0, 1000.0, 20.0),
-    "vllm-amd": Engine(0.60, 0.40, 0.40, 0.30, 0.70, 0.60, 20.0, 2000.0, 40.0),
-    "llama.cpp": Engine(0.70, 0.50, 0.40, 0.40, 0.80, 0.40, 25.0, 300.0, 50.0),
-}
+@dataclass(frozen=True)
+class Slower:
+    """A vendor's stack against NVIDIA's on the same data sheet: shares and overheads times this."""
+
+    memory: float
+    arithmetic: float
+    overhead: float
+
+    def engine(self, of: Engine) -> Engine:
+        """That engine on this stack."""
+        return Engine(
+            of.bandwidth * self.memory,
+            of.experts * self.memory,
+            of.cache * self.memory,
+            of.arithmetic * self.arithmetic,
+            of.dequantized,
+            of.routed,
+            of.layer_us * self.overhead,
+            of.routing_us * self.overhead,
+            of.step_us * self.overhead,
+            of.sequence_us * self.overhead,
+        )
+
+
+VLLM = Engine(0.8, 0.6, 0.6, 0.6, 0.8, 0.6, 10.0, 40.0, 1000.0, 20.0)
+LLAMA_CPP = Engine(0.7, 0.5, 0.5, 0.4, 1.0, 0.5, 25.0, 40.0, 300.0, 50.0)
+ROCM = Slower(0.7, 0.5, 2.0)
 LINKS = Links(10.0, 15.0, 30.0, 0.7, 0.4, 30.0)
+ENGINES = {"vllm": VLLM, "llama.cpp": LLAMA_CPP, "vllm-amd": ROCM.engine(VLLM)}

@@ -14,7 +14,7 @@ from multigpu.hardware import Host
 from multigpu.plan import Candidate, ModelSpec, Strategy, Workload
 from multigpu.speed.cards import Card, Cards, cards
 from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
-from multigpu.speed.steps import Stage, arithmetic, prompt, step
+from multigpu.speed.steps import UBATCH, Stage, arithmetic, prompt, step
 from multigpu.speed.work import MIB, Work, work
 
 SHARDED = (Strategy.TENSOR_PARALLEL, Strategy.TENSOR_PIPELINE_PARALLEL, Strategy.TENSOR_SPLIT)
@@ -145,7 +145,8 @@ def _loop(
     tpot = token + (running - 1) * own / load.output_tokens
     waiting = (wanted / running - 1) * (load.output_tokens * tpot + own)
     hops = (len(stages) - 1) * links.hop_us * 1e-6
-    ttft = len(stages) * own + hops if running == 1 else own * _burst(running)
+    alone = own if rank.gguf else len(stages) * own + hops
+    ttft = alone if running == 1 else own * _burst(running)
     return Rates(
         decode_tokens_per_s=busy * running / tpot,
         prefill_tokens_per_s=copies * load.input_tokens / own,
@@ -180,4 +181,9 @@ def _times(
     steps = [step(rank, s, engine, links, each, context) for s in stages]
     hop = (count - 1) * links.hop_us * 1e-6
     token = max(max(steps) * batches, sum(steps) + hop) + overhead
-    return token, max(prompts) + engine.step_us * 1e-6
+    held = max(prompts)
+    if rank.gguf:
+        # llama.cpp sends a prompt through the cards in pieces, one behind the other.
+        pieces = max(1.0, tokens / UBATCH)
+        held *= (pieces + count - 1) / pieces
+    return token, held + engine.step_us * 1e-6

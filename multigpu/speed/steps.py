@@ -57,9 +57,7 @@ def step(work: Work, stage: Stage, engine: Engine, links: Links, b: float, conte
     done = flops / stage.arithmetic
     cached = stage.share * b * work.cached(context) / (bandwidth * engine.cache)
     layers = stage.share * work.layers
-    # Reading and multiplying overlap in part: between the larger one and the sum.
-    matmul = (read * read * read + done * done * done) ** (1 / 3)
-    total = matmul + cached + layers * engine.layer_us * 1e-6
+    total = _overlapped(read, done) + cached + layers * _launch(work, engine)
     if stage.join is not None:
         total += 2 * layers * reduce(stage.join, stage.tp, b * work.hidden_bytes, links)
     return total
@@ -84,7 +82,17 @@ def prompt(work: Work, stage: Stage, engine: Engine, links: Links, tokens: float
     flops = tokens * (work.flops + work.attention_flops(tokens / 2))
     done = stage.share * flops / stage.arithmetic
     layers = stage.share * work.layers
-    total = (read**3 + done**3) ** (1 / 3) + layers * engine.layer_us * 1e-6
+    total = _overlapped(read, done) + layers * _launch(work, engine)
     if stage.join is not None:
         total += 2 * layers * reduce(stage.join, stage.tp, tokens * work.hidden_bytes, links)
     return total
+
+
+def _overlapped(read: float, done: float) -> float:
+    """Reading and multiplying overlap in part: the time is between the larger one and the sum."""
+    return float((read * read * read + done * done * done) ** (1.0 / 3.0))
+
+
+def _launch(work: Work, engine: Engine) -> float:
+    """Seconds one block takes however little it does."""
+    return 1e-6 * (engine.layer_us + (engine.routing_us if work.experts_bytes else 0.0))
