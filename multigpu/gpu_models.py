@@ -27,7 +27,8 @@ class GpuData:
     Infinity Fabric); 0 where it has none. `pcie_gen` and `pcie_lanes` are the card's own best.
     `memory_gbit_s` is the data rate of one pin of the memory bus, `multiprocessors` counts SMs or
     compute units, `boost_mhz` is the clock of the arithmetic, `unified_memory` tells cards without
-    memory of their own. `note` says what is special, `source` where the figures come from.
+    memory of their own, `fabric` those whose board joins every card to every other (NVSwitch,
+    Infinity Fabric of an OAM board). `note` says what is special, `source` where the figures come from.
     """
 
     name: str
@@ -51,6 +52,7 @@ class GpuData:
     boost_mhz: int | None = None
     fma_per_clock: int | None = None
     unified_memory: bool = False
+    fabric: bool = False
     needs_size: bool = False
     aliases: tuple[str, ...] = ()
     note: str = ""
