@@ -9,37 +9,76 @@ import re
 from collections.abc import Iterable
 from math import ceil, floor
 
-from multigpu.hardware import Gpu
+from multigpu.hardware import Gpu, Vendor
 from multigpu.plan import Candidate, LayerCache, Memory, ModelSpec, Wish, Workload
 
 MIB = 1024 * 1024
 
-# CUDA reports less than nvidia-smi: about 23.5 of 24.0 GiB on a 24 GB card, 79.18 of 79.65 GiB on
-# an H100 (llm-d-planner). NVML's own `reserved` is used instead when it is known.
-CUDA_RESERVED_MIB = 512
+# CUDA reports less than nvidia-smi: the driver keeps some of it (NVML's `reserved`, which is used
+# where it is known). MiB kept, by what nvidia-smi reports; from the "total capacity" of PyTorch's
+# out of memory messages: 23.69 GiB of an RTX 3090, 23.64 of an RTX 4090, 31.36 of an RTX 5090,
+# 39.49 of an A100 40GB, 79.25 of an A100 80GB, 79.18 of an H100, 47.53 of an RTX A6000.
+CUDA_RESERVED_MIB = {
+    11264: 250,
+    12288: 248,
+    15360: 440,
+    16384: 235,
+    16380: 400,
+    23028: 300,
+    23034: 470,
+    24564: 357,
+    24576: 317,
+    32607: 494,
+    32760: 504,
+    32768: 266,
+    40960: 523,
+    46068: 590,
+    49140: 470,
+    81559: 479,
+    81920: 768,
+    97887: 640,
+    143771: 620,
+}
+# Of a card that is not listed: between 1.3 % (RTX 3090) and 2 % (RTX 4060 Ti), at most 640 MiB.
+CUDA_RESERVED_SHARE, CUDA_RESERVED_MOST_MIB = 0.015, 640
 # A share of free memory that other programs may take between the plan and the start.
 FREE_MARGIN_MIB = 256
 BLOCK_TOKENS = 16
 
 
 def cuda_total_mib(gpu: Gpu) -> float:
-    """The card's memory as CUDA reports it."""
-    reserved = gpu.memory_reserved_mib
-    lost = CUDA_RESERVED_MIB if reserved is None else reserved
-    return float(max(1, (gpu.memory_mib or 0) - lost))
+    """The card's memory as CUDA reports it; HIP reports all of it."""
+    total = gpu.memory_mib or 0
+    lost = gpu.memory_reserved_mib
+    if lost is None:
+        lost = 0 if gpu.vendor is Vendor.AMD or gpu.unified_memory else reserved_mib(total)
+    return float(max(1, total - lost))
+
+
+def reserved_mib(total: int) -> int:
+    """What the NVIDIA driver keeps of a card of that size."""
+    known = CUDA_RESERVED_MIB.get(total)
+    if known is not None:
+        return known
+    return round(min(CUDA_RESERVED_MOST_MIB, CUDA_RESERVED_SHARE * total))
 
 
 def free_mib(gpu: Gpu, wish: Wish) -> float:
     """Free memory, as if this service's own running processes were gone."""
+    total = cuda_total_mib(gpu)
     if gpu.memory_free_mib is None:
-        return cuda_total_mib(gpu)
+        return total
+    ours = _own_mib(gpu, wish) if gpu.processes else 0
+    return min(float(gpu.memory_free_mib + ours), total)
+
+
+def _own_mib(gpu: Gpu, wish: Wish) -> int:
     own = re.compile(rf"multigpu-{re.escape(wish.name)}(-\d+)?\.service")
-    ours = sum(
+    return sum(
         process.used_memory_mib or 0
         for process in gpu.processes
         if process.unit is not None and own.fullmatch(process.unit)
     )
-    return min(float(gpu.memory_free_mib + ours), cuda_total_mib(gpu))
 
 
 def other_mib(gpu: Gpu, wish: Wish) -> float:
