@@ -8,8 +8,8 @@ from dataclasses import replace
 from multigpu.gpu_data import gpu_data
 from multigpu.hardware import Host
 from multigpu.labels import cards, counted, rounded
-from multigpu.losers import span
 from multigpu.plan import Candidate, Estimate, ModelSpec, Prediction, Reason, Workload
+from multigpu.speed_text import span
 
 WEAK = 3.0
 """A range whose high end is that many times its low end says little."""

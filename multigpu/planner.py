@@ -11,6 +11,7 @@ from itertools import chain
 
 from multigpu import ranking, rules
 from multigpu.assumptions import assumptions
+from multigpu.changes import changes
 from multigpu.doubts import doubts
 from multigpu.environment import doubtful, settings
 from multigpu.errors import NoPlan
@@ -18,7 +19,7 @@ from multigpu.groups import slow
 from multigpu.hardware import Host
 from multigpu.justify import justify
 from multigpu.labels import cards, label, runtime_name
-from multigpu.losers import Contest, considered, strengths
+from multigpu.losers import Contest, considered
 from multigpu.pins import check_pins, pinned_keys
 from multigpu.plan import (
     Candidate,
@@ -34,6 +35,7 @@ from multigpu.plan import (
 from multigpu.runtimes import RUNTIMES, runtime
 from multigpu.runtimes.vllm_memory import GPU_MEMORY_UTILIZATION
 from multigpu.speed import predict
+from multigpu.strengths import strengths
 from multigpu.workload import workload
 
 __all__ = ["COMPARED", "considered", "plan", "sift"]
@@ -49,6 +51,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[object]
     prediction. Raises WishError when pins contradict each other, the host or the model.
     """
     check_pins(host, model, wish)
+    load = workload(model, wish)
     holding, rejected = sift(host, model, wish)
     if not holding:
         raise NoPlan(
@@ -57,8 +60,8 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[object]
             wish.name,
             model=model,
             wish=wish,
+            changes=tuple(changes(rejected, host, model, load)),
         )
-    load = workload(model, wish)
     timed = [replace(c, predicted=_speed(c, host, model, load, measured)) for c in holding]
     chosen, *lower = ranking.order(timed, host, model, wish, load)
     contest = Contest(chosen, host, model, wish, load)
@@ -213,6 +216,7 @@ def _warnings(
         hint = "prove transfers first, then set env = {'NCCL_P2P_DISABLE': '0'}"
         yield Reason("peer-access-unproven", found, None, hint)
     yield from _busy(chosen)
+    yield from rules.warnings(chosen, host, model, wish, load)
     yield from doubts(chosen, host, model, load, lambda other: predict(chosen, host, model, other))
 
 

@@ -162,9 +162,9 @@ def _close(other: Standing, best: Standing) -> bool:
 
 
 def simplicity(candidate: Candidate, host: Host) -> tuple[float, ...]:
-    """Fewer cards, no team over slow links, the simpler strategy, vLLM; then newer cards."""
+    """Fewer cards, no team over slow links or unlike cards, the simpler strategy, vLLM, newer."""
     tp = candidate.tensor_parallel_size
-    crossing = tp > 1 and slow(host, candidate.gpus[:tp])
+    crossing = tp > 1 and (slow(host, candidate.gpus[:tp]) or tiers.across(candidate, host))
     return (
         len(candidate.gpus),
         crossing,

@@ -76,6 +76,15 @@ LOST = Section(
     },
 )
 
+CHANGES = Section(
+    "What would make it fit",
+    {
+        "change-cards": "The least number of further cards that the missing memory fills.",
+        "change-context": "The longest context of which one request would fit.",
+        "change-weights": "The size of weights, and bits of each, that would fit.",
+    },
+)
+
 CHOICES = Section(
     "Why a way was chosen",
     {
@@ -176,7 +185,7 @@ MACHINE = Section(
     "Here by id; on the screen by severity: broken, danger, slow, limit (`!`), note (`·`).",
 )
 
-SECTIONS = (REFUSALS, LOST, CHOICES, WARNINGS, FLAGS, MACHINE)
+SECTIONS = (REFUSALS, LOST, CHANGES, CHOICES, WARNINGS, FLAGS, MACHINE)
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multigpu.memo import memo
 from multigpu.plan import ModelSpec, Objective, Wish, Workload
 
 CONTEXT = 8192
@@ -10,8 +11,19 @@ INPUT_TOKENS, OUTPUT_TOKENS = 1024, 256
 
 
 def workload(model: ModelSpec, wish: Wish) -> Workload:
-    """The wish with defaults filled in; no default is longer than the model's context."""
-    longest = model.max_position_embeddings or CONTEXT
+    """The wish with defaults filled in; no default is longer than the model's context.
+
+    Asked for every candidate, so it is kept with the wish.
+    """
+    known = memo(wish)
+    key = ("workload", model.max_position_embeddings)
+    found: Workload | None = known.get(key)
+    if found is None:
+        found = known[key] = _filled(wish, model.max_position_embeddings or CONTEXT)
+    return found
+
+
+def _filled(wish: Wish, longest: int) -> Workload:
     context = wish.context or min(CONTEXT, longest)
     output = wish.output_tokens or min(OUTPUT_TOKENS, max(1, context // 4))
     given = wish.input_tokens or INPUT_TOKENS

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from multigpu import ranking
 from multigpu.doubts import bounds, doubts
 from multigpu.hardware import Host, Path
-from multigpu.losers import RANKED, Contest, strengths
+from multigpu.losers import RANKED, Contest
 from multigpu.plan import Candidate, Estimate, Objective, Prediction, Strategy, Wish, Workload
 from multigpu.planner import considered, plan
 from multigpu.ranking import CLOSE, order
+from multigpu.strengths import strengths
 from tests.machines import H100, RTX_3090, dense, hf, host
 from tests.timed import about, copies, load, one, speed, team
 

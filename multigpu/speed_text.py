@@ -1,0 +1,36 @@
+"""Predicted speeds in words, with their ranges."""
+
+from __future__ import annotations
+
+from multigpu.labels import counted, rounded, spread
+from multigpu.plan import Candidate, Estimate, Objective, Prediction, Workload
+
+
+def speeds(candidate: Candidate, load: Workload) -> str:
+    """`737 tok/s (560 to 940) for 64 requests`; for one request decode speed and first token."""
+    predicted = candidate.predicted or Prediction()
+    if load.objective is Objective.THROUGHPUT and predicted.decode_tokens_per_s is not None:
+        requests = counted(load.concurrency, "request")
+        return f"{span(predicted.decode_tokens_per_s)} tok/s for {requests}"
+    parts = []
+    if predicted.tpot_ms is not None:
+        parts.append(f"decode {span(per_second(predicted.tpot_ms))} tok/s")
+    if predicted.ttft_ms is not None:
+        parts.append(f"first token after {rounded(predicted.ttft_ms.value)} ms")
+    return ", ".join(parts)
+
+
+def per_second(tpot_ms: Estimate) -> Estimate:
+    """Tokens per second of one request."""
+    return Estimate(1000 / tpot_ms.value, 1000 / tpot_ms.high, 1000 / tpot_ms.low)
+
+
+def span(estimate: Estimate) -> str:
+    """`41 (30 to 50)`, and the value alone where the range is empty."""
+    text = rounded(estimate.value)
+    return text if estimate.low == estimate.high else f"{text} ({spread(estimate)})"
+
+
+def unknown(candidate: Candidate) -> str:
+    """Why its speed is not known."""
+    return "; ".join((candidate.predicted or Prediction()).unknown) or "no basis"
