@@ -8,7 +8,7 @@ from itertools import combinations
 from multigpu.groups import bonded
 from multigpu.hardware import Host, P2p, Vendor
 from multigpu.placement import even
-from multigpu.plan import Candidate, ModelSpec, Setting, Strategy, Wish
+from multigpu.plan import Candidate, ModelSpec, Setting, Wish
 
 
 def settings(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> tuple[Setting, ...]:
@@ -22,15 +22,22 @@ def settings(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> tup
 def _ours(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> Iterator[Setting]:
     if wish.devices is None:
         yield from _devices(host, chosen)
-    if chosen.runtime != "vllm":
+    if chosen.runtime == "llama.cpp":
         return
-    usual = even(model.num_hidden_layers, chosen.pipeline_parallel_size)
-    if chosen.strategy is Strategy.PIPELINE_PARALLEL and chosen.layers not in (None, usual):
-        value = ",".join(str(n) for n in chosen.layers or ())
-        why = "blocks per stage, so that every card's memory is used"
-        yield Setting("VLLM_PP_LAYER_PARTITION", value, why)
+    if chosen.pipeline_parallel_size > 1 and chosen.layers is not None:
+        yield from _partition(model, chosen, chosen.layers)
     if chosen.tensor_parallel_size > 1:
         yield from _peer_access(host, chosen)
+
+
+def _partition(model: ModelSpec, chosen: Candidate, layers: tuple[int, ...]) -> Iterator[Setting]:
+    """Blocks per stage, where the runtime would count otherwise by itself."""
+    value = ",".join(str(n) for n in layers)
+    why = "blocks per stage, so that every card's memory is used"
+    if chosen.runtime == "sglang":
+        yield Setting("SGLANG_PP_LAYER_PARTITION", value, why)
+    elif layers != even(model.num_hidden_layers, chosen.pipeline_parallel_size):
+        yield Setting("VLLM_PP_LAYER_PARTITION", value, why)
 
 
 def _devices(host: Host, chosen: Candidate) -> Iterator[Setting]:
@@ -75,6 +82,6 @@ def _peer_access(host: Host, chosen: Candidate) -> Iterator[Setting]:
     if doubtful(host, chosen.gpus):
         why = "peer access over PCIe in a virtual machine is granted without proof"
         yield Setting("NCCL_P2P_DISABLE", "1", why)
-    elif granted(host, chosen.gpus) and not bonded(host, chosen.gpus):
+    elif chosen.runtime == "vllm" and granted(host, chosen.gpus) and not bonded(host, chosen.gpus):
         why = "vLLM tests peer transfers once instead of trusting the driver's grant"
         yield Setting("VLLM_SKIP_P2P_CHECK", "0", why)

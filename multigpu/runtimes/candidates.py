@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from multigpu.groups import classes, pool, subsets, teams
-from multigpu.hardware import Gpu, Host
+from multigpu.groups import classes, pool, subsets
+from multigpu.hardware import Host
 from multigpu.plan import Candidate, Strategy, Wish
 
 
@@ -33,13 +33,3 @@ def groups_of(host: Host, wish: Wish, n: int) -> Iterator[tuple[int, ...]]:
 def sizes(host: Host, wish: Wish) -> range:
     """Numbers of cards that one engine may span."""
     return range(2, len(pool(host, wish.gpus)) + 1)
-
-
-def tensor_parallel_teams(
-    host: Host, wish: Wish
-) -> Iterator[tuple[Sequence[Gpu], tuple[int, ...], int, int]]:
-    """(class, cards, team size, number of teams) for at least two teams of two of a class."""
-    for group in classes(pool(host, wish.gpus)):
-        for size in range(2, len(group) // 2 + 1):
-            for count in range(2, len(group) // size + 1):
-                yield group, teams(host, group, size, count), size, count

@@ -8,14 +8,9 @@ rank decides).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from multigpu import install
-from multigpu.groups import by_capability
 from multigpu.hardware import Host
-from multigpu.memory import free_mib
-from multigpu.mix import Mix, mix
-from multigpu.placement import even
 from multigpu.plan import (
     Candidate,
     Check,
@@ -24,14 +19,14 @@ from multigpu.plan import (
     Reason,
     Service,
     Source,
-    Strategy,
     Wish,
 )
 from multigpu.runtimes import vllm_memory as memory
 from multigpu.runtimes import vllm_rules
-from multigpu.runtimes.candidates import groups_of, sizes, tensor_parallel_teams, whole
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.signs import REDEPLOY, equal, last
+from multigpu.runtimes.spread import Ways, spread
+from multigpu.runtimes.vllm_release import LARGE_MAX_NUM_SEQS
 
 NAME = "vllm"
 VERSION = "0.33.0"
@@ -39,66 +34,10 @@ VERSION = "0.33.0"
 
 def candidates(host: Host, model: ModelSpec, wish: Wish) -> tuple[Candidate, ...]:
     """Every way worth asking the rules about, with layers and memory filled in."""
-    found = dict.fromkeys(_spread(host, model, wish))
-    return tuple(memory.sized(candidate, host, model, wish) for candidate in found)
+    return spread(WAYS, host, model, wish)
 
 
-def _spread(host: Host, model: ModelSpec, wish: Wish) -> Iterator[Candidate]:
-    for candidate in whole(NAME, host, wish):
-        yield _ordered(candidate, host, wish)
-    for n in sizes(host, wish):
-        for gpus in groups_of(host, wish, n):
-            one = Candidate(NAME, Strategy.TENSOR_PARALLEL, gpus, tensor_parallel_size=n)
-            yield _ordered(one, host, wish)
-            yield from _pipelines(host, model, wish, gpus)
-    for group, gpus, size, count in tensor_parallel_teams(host, wish):
-        if count == len(group) // size:
-            yield Candidate(
-                NAME, Strategy.REPLICAS, gpus, tensor_parallel_size=size, replicas=count
-            )
-        yield Candidate(
-            NAME,
-            Strategy.PIPELINE_PARALLEL,
-            gpus,
-            tensor_parallel_size=size,
-            pipeline_parallel_size=count,
-            layers=_pinned_layers(wish, count) or even(model.num_hidden_layers, count),
-        )
-
-
-def _ordered(candidate: Candidate, host: Host, wish: Wish) -> Candidate:
-    """Lowest compute capability first, unless the operator gave an order."""
-    if wish.gpus is not None and len(wish.gpus) == len(candidate.gpus):
-        return replace(candidate, gpus=wish.gpus)
-    return replace(candidate, gpus=by_capability(host, candidate.gpus))
-
-
-def _pinned_layers(wish: Wish, stages: int) -> tuple[int, ...] | None:
-    return wish.layers if wish.layers is not None and len(wish.layers) == stages else None
-
-
-def _pipelines(
-    host: Host, model: ModelSpec, wish: Wish, gpus: tuple[int, ...]
-) -> Iterator[Candidate]:
-    """The even pipeline, and one partitioned by memory where the cards are not alike."""
-    n = len(gpus)
-    base = _ordered(
-        Candidate(NAME, Strategy.PIPELINE_PARALLEL, gpus, pipeline_parallel_size=n), host, wish
-    )
-    pinned = _pinned_layers(wish, n)
-    if pinned is not None:
-        yield replace(base, layers=pinned)
-        return
-    yield replace(base, layers=even(model.num_hidden_layers, n))
-    if mix(tuple(host.gpu(i) for i in gpus)) is not Mix.MATCHED or _unequal(host, base, wish):
-        layers = memory.partitioned(base, host, model, wish)
-        if layers is not None:
-            yield replace(base, layers=layers)
-
-
-def _unequal(host: Host, candidate: Candidate, wish: Wish) -> bool:
-    free = [free_mib(host.gpu(index), wish) for index in candidate.gpus]
-    return min(free) < 0.9 * max(free)
+WAYS = Ways(NAME, memory.sized, memory.partitioned, vllm_rules.refuses)
 
 
 def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
@@ -132,11 +71,19 @@ def _flags(plan: Plan, port: int) -> dict[str, str | None]:
         "--tensor-parallel-size": str(chosen.tensor_parallel_size),
         "--pipeline-parallel-size": str(chosen.pipeline_parallel_size),
         "--max-model-len": str(chosen.max_model_len),
-        "--max-num-seqs": str(chosen.max_num_seqs),
         "--gpu-memory-utilization": str(
             chosen.gpu_memory_utilization or memory.GPU_MEMORY_UTILIZATION
         ),
     }
+    # A large card takes this number by itself.
+    if wish.concurrency is not None or chosen.max_num_seqs != LARGE_MAX_NUM_SEQS:
+        flags["--max-num-seqs"] = str(chosen.max_num_seqs)
+    if chosen.expert_parallel:
+        flags["--enable-expert-parallel"] = None
+    if wish.kv_cache_dtype is not None:
+        flags["--kv-cache-dtype"] = wish.kv_cache_dtype
+    if wish.cpu_offload_gib is not None and chosen.cpu_offload_mib > 0:
+        flags["--cpu-offload-gb"] = f"{wish.cpu_offload_gib:g}"
     if model.source is Source.HUB and model.revision:
         flags["--revision"] = model.revision
     if chosen.tensor_parallel_size > 1 and _peer_off(plan):

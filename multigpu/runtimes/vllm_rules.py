@@ -48,6 +48,16 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
     yield from host_memory(candidate, host)
 
 
+def refuses(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
+    """True where a card cannot serve the model, however much memory it has."""
+    reasons = (
+        *vendor(candidate, host, wish),
+        *capability(candidate, host, model, wish),
+        *kv_cache_dtype(candidate, host, model, wish),
+    )
+    return bool(reasons)
+
+
 def model_format(model: ModelSpec) -> Iterator[Reason]:
     """GGUF left vLLM's core: it needs a plugin."""
     if model.format == "gguf":
