@@ -246,9 +246,11 @@ class Proposals:
         yield replace(made, layers=usual), True
         if self.ways.partitioned is None or not self.part.unequal(made.gpus):
             return
-        counted = self.ways.partitioned(
-            replace(made, layers=usual), self.host, self.model, self.wish
-        )
+        tp, free = made.tensor_parallel_size, self.part.free
+        teams = [made.gpus[i : i + tp] for i in range(0, len(made.gpus), tp)]
+        # The card with the least memory decides for its team.
+        least = replace(made, gpus=tuple(min(team, key=lambda i: free[i]) for team in teams))
+        counted = self.ways.partitioned(least, self.host, self.model, self.wish)
         if counted is not None and counted != usual:
             yield replace(made, layers=counted), True
 
