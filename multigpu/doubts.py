@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from multigpu.gpu_data import gpu_data
 from multigpu.hardware import Host
-from multigpu.labels import cards, counted, rounded
+from multigpu.labels import cards, counted, label, rounded
 from multigpu.plan import Candidate, Estimate, ModelSpec, Prediction, Reason, Workload
+from multigpu.ranking import missed
 from multigpu.speed_text import span
 
 WEAK = 3.0
 """A range whose high end is that many times its low end says little."""
 
-Predict = Callable[[Workload], Prediction]
-"""The speed of the chosen candidate under another workload."""
+Predict = Callable[[Candidate, Workload], Prediction]
+"""The speed of a candidate under another workload."""
 
 
 def doubts(
-    chosen: Candidate, host: Host, model: ModelSpec, load: Workload, predict: Predict
+    ways: Sequence[Candidate], host: Host, model: ModelSpec, load: Workload, predict: Predict
 ) -> Iterator[Reason]:
-    """Warnings about the numbers of a plan."""
-    yield from bounds(chosen, load, predict)
+    """Warnings about the numbers of a plan; `ways` are all that hold, the chosen one first."""
+    yield from bounds(ways, load, predict)
     if model.lower_bound:
         found = f"sizes of {model.name} are lower bounds: {'; '.join(model.lower_bound)}"
         hint = "leave memory free, and compare with what the engine reports at its start"
         yield Reason("model-lower-bound", found, None, hint)
-    yield from _speeds(chosen, host)
+    yield from _speeds(ways[0], host)
 
 
 def _speeds(chosen: Candidate, host: Host) -> Iterator[Reason]:
@@ -47,9 +48,9 @@ def _speeds(chosen: Candidate, host: Host) -> Iterator[Reason]:
         yield Reason("prediction-weak", found, None, hint)
 
 
-def bounds(chosen: Candidate, load: Workload, predict: Predict) -> Iterator[Reason]:
+def bounds(ways: Sequence[Candidate], load: Workload, predict: Predict) -> Iterator[Reason]:
     """Bounds that even the nearest way misses, each with what would meet it."""
-    predicted = chosen.predicted or Prediction()
+    predicted = ways[0].predicted or Prediction()
     rows = (
         ("tpot", predicted.tpot_ms, load.tpot_ms, _fewer_bits),
         ("ttft", predicted.ttft_ms, load.ttft_ms, _shorter_prompts),
@@ -59,36 +60,44 @@ def bounds(chosen: Candidate, load: Workload, predict: Predict) -> Iterator[Reas
             continue
         needed = f"at most {rounded(bound)} ms"
         text = f"{name} is {span(found)} ms and the bound {rounded(bound)} ms: no way meets it"
-        hint = _fewer_requests(name, bound, load, predict) or otherwise(bound, load, predict)
-        yield Reason("bound-missed", text, needed, hint)
+        met = _fewer_requests(name, ways, load, predict)
+        yield Reason("bound-missed", text, needed, met or otherwise(ways, load, predict))
 
 
-def _value(name: str, predicted: Prediction) -> Estimate | None:
-    return predicted.tpot_ms if name == "tpot" else predicted.ttft_ms
-
-
-def _fewer_requests(name: str, bound: float, load: Workload, predict: Predict) -> str | None:
-    """The largest halving of the concurrency that meets the bound."""
+def _fewer_requests(
+    name: str, ways: Sequence[Candidate], load: Workload, predict: Predict
+) -> str | None:
+    """The largest halving of the concurrency at which a way meets both bounds."""
     concurrency = load.concurrency
     while concurrency > 1:
         concurrency //= 2
-        found = _value(name, predict(replace(load, concurrency=concurrency)))
-        if found is not None and found.value <= bound:
-            at = counted(concurrency, "request")
-            return f"with {at} at a time it is {rounded(found.value)} ms; or take faster cards"
+        fewer = replace(load, concurrency=concurrency)
+        for way in ways:
+            timed = replace(way, predicted=predict(way, fewer))
+            found = _value(name, timed.predicted)
+            if found is not None and not missed(timed, fewer):
+                at = counted(concurrency, "request")
+                time = f"{name} is {rounded(found.value)} ms with {label(way)}"
+                return f"at {at} at a time {time}; or take faster cards"
     return None
 
 
-def _fewer_bits(bound: float, load: Workload, predict: Predict) -> str:
+def _value(name: str, predicted: Prediction | None) -> Estimate | None:
+    if predicted is None:
+        return None
+    return predicted.tpot_ms if name == "tpot" else predicted.ttft_ms
+
+
+def _fewer_bits(ways: Sequence[Candidate], load: Workload, predict: Predict) -> str:
     return "even one request at a time misses it: take fewer bits, a smaller model or faster cards"
 
 
-def _shorter_prompts(bound: float, load: Workload, predict: Predict) -> str:
+def _shorter_prompts(ways: Sequence[Candidate], load: Workload, predict: Predict) -> str:
     """The largest halving of the prompt that meets the bound at one request."""
     tokens = load.input_tokens
     while tokens > 1:
         tokens //= 2
-        found = predict(replace(load, concurrency=1, input_tokens=tokens)).ttft_ms
-        if found is not None and found.value <= bound:
+        found = predict(ways[0], replace(load, concurrency=1, input_tokens=tokens)).ttft_ms
+        if found is not None and load.ttft_ms is not None and found.value <= load.ttft_ms:
             return f"one request of {tokens:,} prompt tokens takes {rounded(found.value)} ms"
     return "no prompt is short enough: take a smaller model or faster cards"

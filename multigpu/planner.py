@@ -75,7 +75,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[object]
         gpu_uuids=tuple(host.gpu(index).uuid for index in chosen.gpus),
         reasons=tuple(_reasons(chosen, second, host, wish, load, rejected)),
         rejected=(*lost, *rejected),
-        warnings=tuple(_warnings(chosen, host, model, wish, load)),
+        warnings=tuple(_warnings((chosen, *lower), host, model, wish, load)),
         environment=settings(host, model, chosen, wish),
         pinned=pinned_keys(wish),
         simulated=host.simulated,
@@ -199,9 +199,10 @@ def _single_objection(chosen: Candidate, rejected: list[Rejected]) -> Iterator[R
 
 
 def _warnings(
-    chosen: Candidate, host: Host, model: ModelSpec, wish: Wish, load: Workload
+    ways: Sequence[Candidate], host: Host, model: ModelSpec, wish: Wish, load: Workload
 ) -> Iterator[Reason]:
     """What the operator should know although the plan holds."""
+    chosen = ways[0]
     usable = {gpu.index for gpu in host.usable}
     for gpu in host.gpus:
         if gpu.index not in usable:
@@ -217,7 +218,7 @@ def _warnings(
         yield Reason("peer-access-unproven", found, None, hint)
     yield from _busy(chosen)
     yield from rules.warnings(chosen, host, model, wish, load)
-    yield from doubts(chosen, host, model, load, lambda other: predict(chosen, host, model, other))
+    yield from doubts(ways, host, model, load, lambda way, other: predict(way, host, model, other))
 
 
 def _busy(chosen: Candidate) -> Iterator[Reason]:

@@ -95,36 +95,43 @@ def test_where_nobody_meets_the_bound_the_nearest_is_taken_and_called_so() -> No
 
 def test_a_missed_bound_names_the_concurrency_that_meets_it() -> None:
     work = load(THROUGHPUT, concurrency=16, tpot_ms=20.0)
-    said = list(bounds(team(speed(45)), work, lambda w: speed(10 + 2 * w.concurrency)))
+    said = list(bounds([team(speed(45))], work, lambda _, w: speed(10 + 2 * w.concurrency)))
     assert [reason.rule for reason in said] == ["bound-missed"]
-    assert said[0].hint == "with 4 requests at a time it is 18 ms; or take faster cards"
+    assert (said[0].hint or "").startswith("at 4 requests at a time tpot is 18 ms with vLLM tensor")
+
+
+def test_a_missed_bound_names_a_rival_that_meets_it_with_more_requests() -> None:
+    work = load(THROUGHPUT, concurrency=16, tpot_ms=20.0)
+    ways = [copies(speed(30)), team(speed(31))]
+    (said,) = bounds(ways, work, lambda c, w: speed((1 + c.replicas) * w.concurrency))
+    assert "at 8 requests at a time tpot is 16 ms with vLLM tensor parallel 2" in (said.hint or "")
 
 
 def test_a_missed_bound_that_no_concurrency_meets_says_so() -> None:
     work = load(concurrency=8, tpot_ms=5.0, ttft_ms=50.0)
-    said = {r.found.split()[0]: r.hint or "" for r in bounds(one(speed(45)), work, _like_prompt)}
+    said = {r.found.split()[0]: r.hint or "" for r in bounds([one(speed(45))], work, _like_prompt)}
     assert "fewer bits" in said["tpot"]
     assert said["ttft"] == "one request of 32 prompt tokens takes 32 ms"
 
 
-def _like_prompt(work: Workload) -> Prediction:
+def _like_prompt(_: Candidate, work: Workload) -> Prediction:
     return speed(45, ttft=work.input_tokens)
 
 
 def test_a_bound_that_holds_warns_of_nothing() -> None:
     work = load(tpot_ms=50.0, ttft_ms=200.0)
-    assert not list(doubts(one(speed(45)), TWO, MODEL, work, _like_prompt))
+    assert not list(doubts([one(speed(45))], TWO, MODEL, work, _like_prompt))
 
 
 def test_a_model_that_is_a_lower_bound_is_called_one() -> None:
     model = replace(MODEL, lower_bound=("the audio tower",))
-    (said,) = doubts(one(speed(45)), TWO, model, load(), _like_prompt)
+    (said,) = doubts([one(speed(45))], TWO, model, load(), _like_prompt)
     assert said.rule == "model-lower-bound" and "the audio tower" in said.found
 
 
 def test_a_wide_range_is_a_warning() -> None:
     wide = Prediction(Estimate(20, 5, 40), None, None, about(50), basis="no rig like it")
-    (said,) = doubts(one(wide), TWO, MODEL, load(), _like_prompt)
+    (said,) = doubts([one(wide)], TWO, MODEL, load(), _like_prompt)
     assert said.rule == "prediction-weak" and "20 (5.0 to 40) tok/s: no rig like it" in said.found
 
 
