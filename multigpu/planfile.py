@@ -32,7 +32,7 @@ What multigpu plans for {host}; deploys/serve.py applies it.
 Yours: `pins` (keys of a service in the inventory: runtime, strategy, gpus, layers, flags, ...),
 obeyed, checked and kept. All else is written by deploys/plan.py."""
 
-_PLAIN_WORD = re.compile(r"[\w./+-]*")
+_PLAIN_WORDS = re.compile(r"(?:[\w./+-]+(?: [\w./+-]+){0,5})?")
 
 
 def pins(text: str | None, path: str) -> dict[str, dict[str, Any]]:
@@ -142,10 +142,13 @@ def _document(text: str | None, path: str) -> CommentedMap:
         raise PlanFileError(f"{path}: not a plan file: it has no mapping of services")
     if document.get("schema", SCHEMA) != SCHEMA:
         found = document.get("schema")
-        raise PlanFileError(
-            f"{path}: schema {found}, this multigpu reads {SCHEMA}: use the multigpu that wrote "
-            "it, or delete the file to plan anew"
+        older = isinstance(found, int) and found < SCHEMA
+        do = (
+            "copy its pins, delete the file, run deploys/plan.py and put the pins back"
+            if older
+            else "use the multigpu that wrote it, or delete the file to plan anew"
         )
+        raise PlanFileError(f"{path}: schema {found}, this multigpu reads {SCHEMA}: {do}")
     return document
 
 
@@ -177,21 +180,23 @@ def _rt(value: Any) -> Any:
 
 
 def _is_short_leaf(value: Mapping[str, Any]) -> bool:
-    """Numbers and plain words that fit a line; sentences read better one below the other."""
+    """Numbers, names and lists of them that fit a line; sentences stand one below the other."""
     length = sum(len(f"{key}: {item}, ") for key, item in value.items())
-    return 0 < length < WIDTH - 10 and _plain_words([*value, *value.values()])
+    lists = [item for each in value.values() if isinstance(each, list) for item in each]
+    single = [each for each in value.values() if not isinstance(each, list)]
+    return 0 < length < WIDTH - 10 and _plain([*value, *single, *lists])
 
 
 def _rt_list(value: list[Any]) -> Any:
     result = CommentedSeq(_rt(item) for item in value)
-    if _plain_words(value):
+    if _plain(value):
         result.fa.set_flow_style()
     return result
 
 
-def _plain_words(values: Iterable[Any]) -> bool:
+def _plain(values: Iterable[Any]) -> bool:
     return all(
-        not isinstance(value, Mapping | list) and _PLAIN_WORD.fullmatch(str(value)) is not None
+        not isinstance(value, Mapping | list) and _PLAIN_WORDS.fullmatch(str(value)) is not None
         for value in values
     )
 

@@ -10,9 +10,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu import planfile
+from multigpu import planfile, planner
 from multigpu.errors import PlanFileError
-from multigpu.plan import LayerCache, Memory, ModelSpec, Plan, Reason, Setting, Strategy
+from multigpu.page.alternatives import best, kind
+from multigpu.plan import (
+    Estimate,
+    Justification,
+    LayerCache,
+    Memory,
+    ModelSize,
+    ModelSpec,
+    Objective,
+    Plan,
+    Prediction,
+    Reason,
+    Rejected,
+    Setting,
+    Strategy,
+    Workload,
+)
+from multigpu.stored import stored
+from multigpu.wish import wishes
+from tests.machines import H100, RTX_3090, hf, host, llama_70b
 from tests.plans import LAYER_SPLIT, MEMORY, MODEL, TENSOR_PARALLEL, plan
 
 PATH = "plans/tower.yaml"
@@ -33,7 +52,7 @@ def refusal(text: str) -> str:
 
 
 def test_what_is_written_is_read_back() -> None:
-    assert planfile.read(write(CHAT, CODER), PATH) == {"chat": CHAT, "coder": CODER}
+    assert planfile.read(write(CHAT, CODER), PATH) == {"chat": stored(CHAT), "coder": stored(CODER)}
 
 
 def test_a_file_that_is_not_there_has_no_plans_and_no_pins() -> None:
@@ -56,10 +75,42 @@ def test_the_choice_and_its_reasons_come_before_the_long_tables() -> None:
 
 
 def test_memory_is_one_line_a_card_and_equal_layers_one_line() -> None:
-    lines = write(CHAT).splitlines()
-    assert sum("weights_mib: 10000.0, kv_cache_mib: 8000.0" in line for line in lines) == 4
+    full = replace(MEMORY, graphs_mib=900.0, other_mib=312.0)
+    chosen = replace(TENSOR_PARALLEL, memory=(full, MEMORY, MEMORY, MEMORY))
+    lines = write(replace(CHAT, chosen=chosen)).splitlines()
+    assert (
+        "          - {count: 1, weights: 10000, kv_cache: 8000, activations: 1200, overhead: 500, "
+        "capacity: 23800, graphs: 900, other: 312}"
+    ) in lines
+    assert sum("{count: 3, weights: 10000, kv_cache: 8000" in line for line in lines) == 1
     assert "          - {count: 64, each: 240.5}" in lines
     assert max(map(len, lines)) <= planfile.WIDTH
+
+
+def test_ways_refused_for_the_same_reason_share_it_and_take_a_line_each() -> None:
+    ways = [replace(LAYER_SPLIT, gpus=(n, n + 1)) for n in range(20)]
+    same = tuple(Rejected(way, (Reason("memory-fit", "too large", "less"),)) for way in ways)
+    few, many = write(replace(CHAT, rejected=same[:1])), write(replace(CHAT, rejected=same))
+    assert len(many.splitlines()) == len(few.splitlines()) + 19
+    assert many.count("memory-fit") == 1
+
+
+def test_a_plan_for_eight_cards_can_be_reviewed() -> None:
+    """The whole file, every refusal included, stays far below a thousand lines."""
+    (wish,) = wishes({"chat": {"model": "org/model"}})
+    made = planner.plan(host(*[H100] * 8, nvlinks=18), llama_70b(), wish)
+    assert len(made.rejected) > 20 and len(write(made).splitlines()) < 600
+
+
+def test_the_page_of_a_plan_file_has_the_alternatives_and_the_rules_of_the_plan() -> None:
+    (wish,) = wishes({"chat": {"model": "org/model"}})
+    made = planner.plan(host(RTX_3090, RTX_3090), hf(), wish)
+    (kept,) = planfile.read(write(made), PATH).values()
+    assert [kind(item.candidate) for item in best(kept)] == [
+        kind(item.candidate) for item in best(made)
+    ]
+    rules = {reason.rule for item in made.rejected for reason in item.reasons}
+    assert all(f"[{rule}]" in kept.explain() for rule in rules)
 
 
 def test_comments_pins_and_unknown_keys_survive_a_plan_anew() -> None:
@@ -85,7 +136,7 @@ def test_comments_pins_and_unknown_keys_survive_a_plan_anew() -> None:
     ):
         assert kept in again.splitlines()
     assert planfile.pins(again, PATH) == {"chat": {"port": 9000, "gpus": [0, 1]}, "coder": {}}
-    assert planfile.read(again, PATH) == {"chat": anew, "coder": CODER}
+    assert planfile.read(again, PATH) == {"chat": stored(anew), "coder": stored(CODER)}
 
 
 def test_a_service_that_is_not_wished_any_more_leaves_the_file() -> None:
@@ -97,7 +148,7 @@ def test_a_service_that_is_not_wished_any_more_leaves_the_file() -> None:
 def test_a_service_may_have_any_name(name: str) -> None:
     odd = plan(name=name)
     text = write(odd, existing=write(odd))
-    assert planfile.read(text, PATH) == {name: odd}
+    assert planfile.read(text, PATH) == {name: stored(odd)}
     assert planfile.pins(text, PATH) == {name: {}}
 
 
@@ -120,7 +171,7 @@ def test_a_key_added_to_a_plan_by_hand_is_refused_too() -> None:
 def test_a_number_that_only_changes_its_type_is_no_hand_edit() -> None:
     text = write(replace(CHAT, chosen=replace(TENSOR_PARALLEL, gpu_memory_utilization=1)))
     whole = replace(CHAT, chosen=replace(TENSOR_PARALLEL, gpu_memory_utilization=1.0))
-    assert planfile.read(write(whole, existing=text), PATH) == {"chat": whole}
+    assert planfile.read(write(whole, existing=text), PATH) == {"chat": stored(whole)}
 
 
 def test_broken_yaml_names_the_file_the_line_and_the_way_out() -> None:
@@ -133,7 +184,12 @@ def test_a_key_given_twice_is_refused_in_one_line() -> None:
     assert refusal("schema: 2\nschema: 2\n").startswith("plans/tower.yaml line 2: not YAML: ")
 
 
-def test_a_file_of_another_schema_is_refused() -> None:
+def test_a_file_of_an_older_schema_is_refused_with_what_to_do_about_its_pins() -> None:
+    message = refusal("schema: 1\nservices: {}\n")
+    assert "schema 1, this multigpu reads 2: copy its pins, delete the file" in message
+
+
+def test_a_file_of_a_later_schema_is_refused() -> None:
     assert "schema 3, this multigpu reads 2" in refusal("schema: 3\nservices: {}\n")
 
 
@@ -154,10 +210,13 @@ def test_a_whole_plan_of_another_shape_asks_for_a_new_one() -> None:
     planfile.check(text, PATH)
 
 
-def test_mebibytes_are_rounded_to_a_tenth() -> None:
-    odd = replace(MEMORY, weights_mib=10000.04999)
-    text = write(replace(CHAT, chosen=replace(TENSOR_PARALLEL, memory=(odd, odd))))
-    assert planfile.read(text, PATH)["chat"].chosen.memory == (MEMORY, MEMORY)
+def test_memory_is_rounded_to_a_mebibyte_and_speeds_to_four_digits() -> None:
+    odd = replace(MEMORY, weights_mib=10000.4)
+    speed = Prediction(Estimate(41.23456, 30.0, 1234567.0), basis="rows")
+    chosen = replace(TENSOR_PARALLEL, memory=(odd, odd), predicted=speed)
+    read = planfile.read(write(replace(CHAT, chosen=chosen)), PATH)["chat"].chosen
+    assert read.memory == (MEMORY, MEMORY)
+    assert read.predicted == Prediction(Estimate(41.23, 30.0, 1235000.0), basis="rows")
 
 
 @pytest.mark.parametrize(
@@ -167,17 +226,47 @@ def test_words_with_a_meaning_to_yaml_are_read_back(odd: str) -> None:
     for value in (odd, ""):
         wished = plan(env={odd: value}, flags={odd: None}, devices=(odd, "CUDA0"))
         before = write(plan(env={"A": "1"}))
-        assert planfile.read(write(wished), PATH) == {"chat": wished}
-        assert planfile.read(write(wished, existing=before), PATH) == {"chat": wished}
+        assert planfile.read(write(wished), PATH) == {"chat": stored(wished)}
+        assert planfile.read(write(wished, existing=before), PATH) == {"chat": stored(wished)}
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 names = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=12)
 tenths = st.integers(0, 10**7).map(lambda value: value / 10)
-memories = st.builds(Memory, tenths, tenths, tenths, tenths, tenths)
-reasons = st.builds(Reason, names, texts, st.none() | texts, st.none() | texts)
+whole = st.integers(0, 10**6).map(float)
+memories = st.builds(Memory, whole, whole, whole, whole, whole, whole, whole)
+speeds = st.floats(0.01, 1e6)
+estimates = st.none() | st.builds(Estimate, speeds, speeds, speeds)
+reasons = st.builds(
+    Reason, names | st.just("ranked-lower"), texts, st.none() | texts, st.none() | texts
+)
 caches = st.builds(
     LayerCache, st.sampled_from(["full", "sliding", "mla"]), st.integers(0, 64), st.integers(0, 256)
+)
+predictions = st.none() | st.builds(
+    Prediction,
+    estimates,
+    estimates,
+    estimates,
+    estimates,
+    st.none() | st.integers(1, 512),
+    texts,
+    st.booleans(),
+    st.lists(texts, max_size=2).map(tuple),
+)
+justifications = st.none() | st.builds(
+    Justification,
+    names,
+    st.integers(1, 8),
+    st.integers(1, 8),
+    st.integers(1, 99),
+    st.none() | texts,
+    st.none() | texts,
+    st.none() | speeds,
+    st.none() | speeds,
+    st.none() | speeds,
+    st.lists(st.builds(ModelSize, st.sampled_from([4, 8, 16]), speeds, speeds)).map(tuple),
+    st.lists(texts, max_size=2).map(tuple),
 )
 fractions = st.none() | st.floats(0.01, 1)
 
@@ -203,7 +292,12 @@ def plans(draw: st.DrawFn) -> Plan:
         memory=tuple(draw(st.lists(memories, max_size=3))),
         layers=draw(st.none() | st.lists(st.integers(0, 99), max_size=3).map(tuple)),
         gpu_memory_utilization=draw(fractions),
+        max_model_len=draw(st.none() | st.integers(1, 10**6)),
+        cpu_offload_mib=draw(tenths),
+        expert_parallel=draw(st.booleans()),
+        predicted=draw(predictions),
     )
+    lost = replace(chosen, gpus=(0,), predicted=draw(predictions))
     wish: dict[str, Any] = {
         "name": draw(names),
         "flags": draw(st.dictionaries(texts, st.none() | texts, max_size=3)),
@@ -218,6 +312,14 @@ def plans(draw: st.DrawFn) -> Plan:
         reasons=tuple(draw(st.lists(reasons, max_size=3))),
         environment=tuple(draw(st.lists(st.builds(Setting, names, texts, texts), max_size=3))),
         simulated=draw(st.booleans()),
+        rejected=tuple(
+            Rejected(draw(st.sampled_from([chosen, lost, LAYER_SPLIT])), tuple(found))
+            for found in draw(st.lists(st.lists(reasons, min_size=1, max_size=2), max_size=4))
+        ),
+        justification=draw(justifications),
+        workload=Workload(Objective.CONTEXT, draw(st.integers(1, 10**6)), 3, 7, 5, 1.5, None),
+        assumptions=tuple(draw(st.lists(texts, max_size=2))),
+        gpu_names=tuple(draw(st.lists(st.none() | texts, max_size=3))),
     )
 
 
@@ -227,5 +329,5 @@ def test_any_plans_are_read_back_whatever_was_in_the_file_before(
 ) -> None:
     for existing in (None, write(before)):
         text = write(*wanted, existing=existing)
-        assert planfile.read(text, PATH) == {each.wish.name: each for each in wanted}
+        assert planfile.read(text, PATH) == {each.wish.name: stored(each) for each in wanted}
         assert write(*wanted, existing=text) == text
