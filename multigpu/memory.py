@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from math import ceil, floor
 
 from multigpu.hardware import Gpu, Vendor
@@ -117,6 +118,12 @@ def request_mib(
 def _request_bytes(
     layer: LayerCache, context: int, kv_bytes: float, tp: int, in_flight: int, pad: int
 ) -> float:
+    if layer.sequence_bytes:
+        divided = 1 if layer.kind == "mla" else tp
+        rest = replace(layer, sequence_bytes=0)
+        return layer.sequence_bytes / divided + _request_bytes(
+            rest, context, kv_bytes, tp, in_flight, pad
+        )
     width = layer.element_bytes or kv_bytes
     if layer.kind == "none":
         return 0.0

@@ -48,6 +48,9 @@ class LayerCache:
     `2 * num_key_value_heads * head_dim` elements; for mla `elements` (kv_lora_rank +
     qk_rope_head_dim, not divided by tensor parallel); for state `elements` per sequence.
     `element_bytes` is None where the cache has the type of the KV cache (2 unless it is quantized).
+    `sequence_bytes` is kept once per sequence beside what grows with its tokens: the state of a
+    layer that runs a recurrence and attention (Falcon-H1, Zamba2; divided by tensor parallel), the
+    window and compressor of DeepSeek V4 (kind mla; not divided).
     """
 
     kind: str = "full"
@@ -56,6 +59,7 @@ class LayerCache:
     window: int | None = None
     elements: int = 0
     element_bytes: int | None = None
+    sequence_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -265,10 +269,11 @@ class Candidate:
     predicted capacity of one engine's KV cache and `kv_sequences` how many requests of
     `max_model_len` tokens that is (hybrid models keep state per request). `max_model_len` is the
     context it is started with, `context_limit` the largest that would fit, `max_num_seqs` the
-    requests one engine runs at a time. `gpu_memory_utilization` is vLLM's one fraction for all
-    cards (SGLang: mem-fraction-static), None where the runtime has no such setting.
-    `cpu_offload_mib` are weights in the host's memory, over all ranks. `predicted` is the speed
-    under the workload, None before it was asked for.
+    requests one engine runs at a time, `max_num_batched_tokens` the tokens of one step where the
+    runtime's own default leaves no room (None: the default holds). `gpu_memory_utilization` is
+    vLLM's one fraction for all cards (SGLang: mem-fraction-static), None where the runtime has no
+    such setting. `cpu_offload_mib` are weights in the host's memory, over all ranks. `predicted` is
+    the speed under the workload, None before it was asked for.
     """
 
     runtime: str
@@ -285,6 +290,7 @@ class Candidate:
     max_model_len: int | None = None
     context_limit: int | None = None
     max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
     expert_parallel: bool = False
     cpu_offload_mib: float = 0.0
     predicted: Prediction | None = None

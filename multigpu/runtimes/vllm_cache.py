@@ -101,8 +101,12 @@ def _layout(
     for index, layer in enumerate(layers):
         if layer.kind != "none":
             width = _token_bytes(layer, tp, kv_bytes)
-            window = layer.window or 0 if layer.kind == "sliding" else 0
+            window = (layer.window or 0) if layer.kind == "sliding" else 0
             kinds.setdefault((layer.kind, width, window), []).append(index)
+        if layer.sequence_bytes:
+            divided = 1 if layer.kind == "mla" else tp
+            state = float(ceil(layer.sequence_bytes / divided))
+            kinds.setdefault(("state", state, 0), []).append(index)
     if not kinds:
         return None
     if all(kind in ("full", "mla") for kind, _, _ in kinds):

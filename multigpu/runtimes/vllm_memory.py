@@ -9,7 +9,7 @@ with boot logs of releases that did not print them apart: `python -m benchmarks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import ceil, floor
 
 from multigpu import memory as m
@@ -17,101 +17,21 @@ from multigpu.hardware import Gpu, Host
 from multigpu.memo import memo
 from multigpu.placement import partition
 from multigpu.plan import Candidate, Memory, ModelSpec, Wish
-from multigpu.runtimes import vllm_release
 from multigpu.runtimes.vllm_cache import UNBOUNDED, Layout, layout
-from multigpu.runtimes.vllm_release import RENDERED, Release, batched_tokens, kv_bytes, max_num_seqs
+from multigpu.runtimes.vllm_release import RENDERED, Release
+from multigpu.runtimes.vllm_step import (
+    Engine,
+    activations_mib,
+    engine,
+    graphs_mib,
+    overhead_mib,
+    small,
+)
 from multigpu.runtimes.vllm_weights import outer_mib, weights_mib
 from multigpu.workload import workload
 
 # vLLM's default for --gpu-memory-utilization (0.33.0).
 GPU_MEMORY_UTILIZATION = RENDERED.gpu_memory_utilization
-# Vectors per token at the peak of a forward step: residual, normed, query, output and their copies;
-# gate, up and their product. With them Mistral-Small-24B peaks at 2.12 GiB with 8192 tokens, as
-# measured on H100 (0.11), and 30B-A3B at 0.20 with 2048 (0.23 on A100, 0.26).
-HIDDEN_VECTORS, FFN_VECTORS = 8, 3
-# The profiling step runs the vision encoder on images of the largest size and keeps its output:
-# gemma-3-12b took 0.3 to 0.5 GiB more than models without one (four boots of R9700).
-ENCODER_MIB = 350.0
-# Gated delta nets: states of chunks of 64 tokens per head, and two tensors of half their size
-# (96 MiB at 8192 tokens and TP=2 for 24 heads of 128 x 128: club-3090 #838).
-GDN_CHUNK = 64
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What one engine is started with, as far as memory depends on it."""
-
-    tp: int
-    world: int
-    max_num_seqs: int
-    batched: int
-    kv_bytes: float
-    in_flight: int
-    eager: bool
-    expert_parallel: bool
-    offload_mib: float
-    release: Release
-
-
-def engine(
-    candidate: Candidate, gpu: Gpu, model: ModelSpec, wish: Wish, release: Release = RENDERED
-) -> Engine:
-    """The settings of an engine whose first card is `gpu`."""
-    batched = batched_tokens(gpu, wish.flags)
-    pp = candidate.pipeline_parallel_size
-    steps = (2 if pp == 1 else pp + 1) if release.windows_in_flight else 1
-    return Engine(
-        tp=candidate.tensor_parallel_size,
-        world=len(candidate.gpus) // candidate.replicas,
-        max_num_seqs=max_num_seqs(gpu, wish, candidate.replicas),
-        batched=batched,
-        kv_bytes=kv_bytes(wish, model),
-        in_flight=steps * batched,
-        eager="--enforce-eager" in wish.flags,
-        expert_parallel=candidate.expert_parallel,
-        offload_mib=(wish.cpu_offload_gib or 0.0) * 1024,
-        release=release,
-    )
-
-
-def activations_mib(model: ModelSpec, e: Engine, *, last: bool = True) -> float:
-    """Peak of the profiling step: the larger of a full forward step and sampling.
-
-    The last pipeline stage samples; what sampling keeps all the time is added.
-    """
-    forward = e.batched * _forward_elements(model, e.tp) * 2 + _state_scratch(model, e)
-    logits = e.max_num_seqs * model.vocab_size if last else 0
-    peak = max(forward, logits * e.release.sampler_bytes) + logits * e.release.sampler_state_bytes
-    return peak / m.MIB + (ENCODER_MIB if model.vision_mib else 0.0)
-
-
-def _forward_elements(model: ModelSpec, tp: int) -> float:
-    """Elements per token of one forward step on one rank."""
-    hidden = HIDDEN_VECTORS * model.hidden_size
-    dense = FFN_VECTORS * (model.intermediate_size or 4 * model.hidden_size) / tp
-    if not model.num_experts or not model.moe_intermediate_size:
-        return hidden + dense
-    routed = model.num_experts_per_tok or 8
-    return hidden + routed * (FFN_VECTORS * model.moe_intermediate_size / tp + model.hidden_size)
-
-
-def _state_scratch(model: ModelSpec, e: Engine) -> float:
-    """Bytes of a prefill over a gated delta net; 0 for models without recurrent states."""
-    largest = max((x.elements for x in model.layers if x.kind == "state"), default=0)
-    return 2 * (e.batched / GDN_CHUNK) * largest / e.tp * 2
-
-
-def graphs_mib(e: Engine) -> float:
-    """What captured CUDA graphs take; before 0.21 that is outside of the fraction."""
-    if e.eager:
-        return 0.0
-    return vllm_release.GRAPH_MIB * vllm_release.captured_graphs(e.max_num_seqs)
-
-
-def overhead_mib(gpu: Gpu, e: Engine) -> float:
-    """Context, libraries and communicators of one rank."""
-    spans = vllm_release.NCCL_MIB[gpu.vendor] if e.world > 1 else 0.0
-    return vllm_release.CONTEXT_MIB[gpu.vendor] + spans
 
 
 def utilization(host: Host, candidate: Candidate, wish: Wish) -> float:
@@ -148,34 +68,54 @@ def rank(
 def sized(
     candidate: Candidate, host: Host, model: ModelSpec, wish: Wish, release: Release = RENDERED
 ) -> Candidate:
-    """The candidate with memory per card, KV tokens of one engine and the utilization."""
+    """The candidate with memory per card, KV tokens of one engine and the utilization.
+
+    Where vLLM's defaults for a large card leave no room for one request, those of a small card are
+    taken: nothing that fits a smaller card is refused on a larger one.
+    """
     spans = stages(candidate, model)
     if spans is None:
         return candidate
     gpus = [host.gpu(index) for index in candidate.gpus]
-    e = engine(candidate, gpus[0], model, wish, release)
     fraction = utilization(host, candidate, wish)
+    e = engine(candidate, gpus[0], model, wish, release)
+    found = _filled_in(candidate, gpus, spans, e, model, wish, fraction)
+    if not found.kv_sequences and (less := small(e, wish)) is not e:
+        found = _filled_in(candidate, gpus, spans, less, model, wish, fraction)
+        return replace(found, max_num_batched_tokens=less.batched)
+    return found
+
+
+def _filled_in(
+    candidate: Candidate,
+    gpus: Sequence[Gpu],
+    spans: Sequence[tuple[int, int]],
+    e: Engine,
+    model: ModelSpec,
+    wish: Wish,
+    fraction: float,
+) -> Candidate:
+    """The candidate with the memory of engines that are started so."""
     ranks = _ranks(gpus, spans, e, model, wish, fraction)
     layouts = [layout(model, span, e.tp, e.kv_bytes) for span in spans]
     context = workload(model, wish).context
     blocks = _blocks(ranks, layouts)
     request, longest = _request(layouts, context, blocks, e)
     needed = request + _null_blocks(e)
-    rows = tuple(
-        _filled(fixed, one, blocks, needed) for fixed, one in zip(ranks, layouts, strict=True)
-    )
+    fits = blocks >= needed
     concurrency = blocks / request if request else float(e.max_num_seqs)
-    offloaded = sum(min(e.offload_mib, r.weights_mib + e.offload_mib) for r in ranks)
     return replace(
         candidate,
-        memory=rows,
-        kv_tokens=max(0, floor(concurrency * context)),
-        kv_sequences=max(0, floor(concurrency)),
+        memory=tuple(
+            _filled(fixed, one, blocks, needed) for fixed, one in zip(ranks, layouts, strict=True)
+        ),
+        kv_tokens=floor(concurrency * context),
+        kv_sequences=floor(concurrency) if fits else 0,
         max_model_len=context,
         context_limit=min(longest, model.max_position_embeddings or longest),
         max_num_seqs=e.max_num_seqs,
         gpu_memory_utilization=fraction,
-        cpu_offload_mib=offloaded if e.offload_mib else 0.0,
+        cpu_offload_mib=e.offload_mib * len(gpus),
     )
 
 

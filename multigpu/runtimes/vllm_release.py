@@ -68,6 +68,7 @@ def release(version: str | None) -> Release:
 # 16384 tokens (`get_batch_defaults` in `engine/arg_utils.py`).
 LARGE_MIB, LARGEST_MIB = 70 * GIB, 160 * GIB
 LARGE_MAX_NUM_SEQS = 1024
+SMALL_BATCH, LARGE_BATCH, LARGEST_BATCH = 2048, 8192, 16384
 # Below 70 GiB vLLM itself would take 256, for which the cache of such a card has hardly room: 256
 # cost about 0.6 GiB more than 64 for CUDA graphs and the sampler. So 64 is rendered where nothing
 # is wished; the boot logs of such cards that predictions are compared with ran 32 or 64 as well.
@@ -91,8 +92,8 @@ def batched_tokens(gpu: Gpu, flags: Mapping[str, str | None]) -> int:
     if given is not None and given.isdigit():
         return int(given)
     if not large(gpu):
-        return 2048
-    return 16384 if (gpu.memory_mib or 0) >= LARGEST_MIB else 8192
+        return SMALL_BATCH
+    return LARGEST_BATCH if (gpu.memory_mib or 0) >= LARGEST_MIB else LARGE_BATCH
 
 
 def max_num_seqs(gpu: Gpu, wish: Wish, replicas: int) -> int:

@@ -1,0 +1,129 @@
+"""How an engine of vLLM is started, and what a step of it holds besides weights and cache.
+
+The profiling step runs `max_num_batched_tokens` tokens and samples for `max_num_seqs` requests
+(`profile_run` in `v1/worker/gpu/model_runner.py`, 0.33.0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from multigpu.hardware import Gpu
+from multigpu.memo import memo
+from multigpu.memory import MIB
+from multigpu.plan import Candidate, ModelSpec, Wish
+from multigpu.runtimes import vllm_release
+from multigpu.runtimes.vllm_release import (
+    MAX_NUM_SEQS,
+    RENDERED,
+    SMALL_BATCH,
+    Release,
+    batched_tokens,
+    kv_bytes,
+    max_num_seqs,
+)
+
+# Vectors per token at the peak of a forward step: residual, normed, query, output and their copies;
+# gate, up and their product. With them Mistral-Small-24B peaks at 2.12 GiB with 8192 tokens, as
+# measured on H100 (0.11), and 30B-A3B at 0.20 with 2048 (0.23 on A100, 0.26).
+HIDDEN_VECTORS, FFN_VECTORS = 8, 3
+# The profiling step runs the vision encoder on images of the largest size and keeps its output:
+# gemma-3-12b took 0.3 to 0.5 GiB more than models without one (four boots of R9700).
+ENCODER_MIB = 350.0
+# Gated delta nets: states of chunks of 64 tokens per head, and two tensors of half their size
+# (96 MiB at 8192 tokens and TP=2 for 24 heads of 128 x 128: club-3090 #838).
+GDN_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What one engine is started with, as far as memory depends on it."""
+
+    tp: int
+    world: int
+    max_num_seqs: int
+    batched: int
+    kv_bytes: float
+    in_flight: int
+    eager: bool
+    expert_parallel: bool
+    offload_mib: float
+    release: Release
+
+
+def engine(
+    candidate: Candidate, gpu: Gpu, model: ModelSpec, wish: Wish, release: Release = RENDERED
+) -> Engine:
+    """The settings of an engine whose first card is `gpu`."""
+    batched = batched_tokens(gpu, wish.flags)
+    pp = candidate.pipeline_parallel_size
+    steps = (2 if pp == 1 else pp + 1) if release.windows_in_flight else 1
+    return Engine(
+        tp=candidate.tensor_parallel_size,
+        world=len(candidate.gpus) // candidate.replicas,
+        max_num_seqs=max_num_seqs(gpu, wish, candidate.replicas),
+        batched=batched,
+        kv_bytes=kv_bytes(wish, model),
+        in_flight=steps * batched,
+        eager="--enforce-eager" in wish.flags,
+        expert_parallel=candidate.expert_parallel,
+        offload_mib=(wish.cpu_offload_gib or 0.0) * 1024,
+        release=release,
+    )
+
+
+def activations_mib(model: ModelSpec, e: Engine, *, last: bool = True) -> float:
+    """Peak of the profiling step: the larger of a full forward step and sampling.
+
+    The last pipeline stage samples; what sampling keeps all the time is added.
+    """
+    forward = e.batched * _forward_elements(model, e.tp) * 2 + _state_scratch(model, e)
+    logits = e.max_num_seqs * model.vocab_size if last else 0
+    peak = max(forward, logits * e.release.sampler_bytes) + logits * e.release.sampler_state_bytes
+    return peak / MIB + (ENCODER_MIB if model.vision_mib else 0.0)
+
+
+def _forward_elements(model: ModelSpec, tp: int) -> float:
+    """Elements per token of one forward step on one rank."""
+    hidden = HIDDEN_VECTORS * model.hidden_size
+    dense = FFN_VECTORS * (model.intermediate_size or 4 * model.hidden_size) / tp
+    if not model.num_experts or not model.moe_intermediate_size:
+        return hidden + dense
+    routed = model.num_experts_per_tok or 8
+    return hidden + routed * (FFN_VECTORS * model.moe_intermediate_size / tp + model.hidden_size)
+
+
+def _state_scratch(model: ModelSpec, e: Engine) -> float:
+    """Bytes of a prefill over a gated delta net; 0 for models without recurrent states."""
+    kept = memo(model)
+    largest = kept.get("vllm-largest-state")
+    if largest is None:
+        largest = max((x.elements for x in model.layers if x.kind == "state"), default=0)
+        kept["vllm-largest-state"] = largest
+    return 2 * (e.batched / GDN_CHUNK) * largest / e.tp * 2
+
+
+def graphs_mib(e: Engine) -> float:
+    """What captured CUDA graphs take; before 0.21 that is outside of the fraction."""
+    if e.eager:
+        return 0.0
+    return vllm_release.GRAPH_MIB * vllm_release.captured_graphs(e.max_num_seqs)
+
+
+def overhead_mib(gpu: Gpu, e: Engine) -> float:
+    """Context, libraries and communicators of one rank."""
+    spans = vllm_release.NCCL_MIB[gpu.vendor] if e.world > 1 else 0.0
+    return vllm_release.CONTEXT_MIB[gpu.vendor] + spans
+
+
+def small(e: Engine, wish: Wish) -> Engine:
+    """The same engine with the defaults of a small card; `e` itself where nothing is smaller."""
+    if "--max-num-batched-tokens" in wish.flags or e.batched <= SMALL_BATCH:
+        return e
+    free = wish.concurrency is None and "--max-num-seqs" not in wish.flags
+    return replace(
+        e,
+        batched=SMALL_BATCH,
+        in_flight=e.in_flight // e.batched * SMALL_BATCH,
+        max_num_seqs=MAX_NUM_SEQS if free else e.max_num_seqs,
+    )
