@@ -115,7 +115,7 @@ def report(found: Sequence[Scored], show: bool) -> None:
     print(f"{'rig (left out of the fit)':42} {'rows':>4} {'median':>7} {'rank':>6}")
     ranks = []
     for rig, some in sorted(by_rig.items()):
-        pairs = configurations(some)
+        pairs = configurations([one for one in some if one.row.machine is not None])
         rank = rank_correlation(pairs) if len(pairs) >= RANKED else None
         ranks += [rank] if rank is not None else []
         text = f"{rank:6.2f}" if rank is not None else "     -"

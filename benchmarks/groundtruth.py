@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.groundtruth_models import model_for
-from benchmarks.groundtruth_rigs import host_for, rig_of
+from benchmarks.groundtruth_rigs import host_for, machine_of, rig_of
 from multigpu.errors import MultigpuError
 from multigpu.hardware import Host
 from multigpu.plan import Candidate, ModelSpec, Objective, Strategy, Wish, Workload
@@ -51,9 +51,10 @@ class Measured:
 class Row:
     """One measurement. `n` is the table's number; a row with two workloads gives two of these.
 
-    `rig` names one machine or one publisher's machines of a kind: what cross-validation leaves
-    out. `group` is equal for rows that differ by the way of serving alone. `reasons` say why the
-    row cannot be used for speed, `assumed` what was filled in.
+    `rig` names one machine or one publisher's machines of a kind: what cross-validation leaves out;
+    `machine` is the one machine it is known to be. `group` is equal for rows that differ by the way
+    of serving alone. `reasons` say why the row cannot be used for speed, `assumed` what was filled
+    in.
     """
 
     n: int
@@ -70,6 +71,7 @@ class Row:
     reasons: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     group: str | None = None
+    machine: str | None = None
 
     @property
     def usable(self) -> bool:
@@ -140,6 +142,7 @@ def _rows(raw: dict[str, str]) -> Iterator[Row]:
         n=int(raw["n"]),
         metric=raw["metric"],
         rig=rig_of(raw),
+        machine=machine_of(raw),
         runtime=name,
         model_name=raw["model"],
         host=host,

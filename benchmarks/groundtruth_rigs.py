@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from multigpu.gpu_data import GpuData, named
-from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path, PcieLink, Vendor
+from multigpu.errors import WishError
+from multigpu.hardware import Host
+from multigpu.what_if import host
 
 # What the table calls a card, and what multigpu/data/gpus.toml calls it.
 NAMES = (
@@ -44,6 +45,20 @@ def rig_of(raw: dict[str, str]) -> str:
     return f"{re.sub(r'^github ', '', source).split(' ')[0]} {card}"
 
 
+def machine_of(raw: dict[str, str]) -> str | None:
+    """The rig where it is one machine. Rows of localmaxxing come from anyone: only some say whose.
+
+    Their notes name a machine by its board, by a bridge, or by the places of the cards in it.
+    """
+    if "localmaxxing" not in raw["source"]:
+        return rig_of(raw)
+    signs = ("7810, Dual Intel Xeon", "RTX 3090 NVLink", '"device=4,5"')
+    for sign in signs:
+        if sign in raw["note"] or sign in raw["runtime_flags"]:
+            return f"{rig_of(raw)} ({sign.split(',')[0]})"
+    return None
+
+
 def host_for(raw: dict[str, str]) -> tuple[Host | None, tuple[str, ...]]:
     """The host of a line, or why none can be made of it."""
     text = raw["hardware"]
@@ -53,71 +68,25 @@ def host_for(raw: dict[str, str]) -> tuple[Host | None, tuple[str, ...]]:
     count = re.search(r"(\d+)[x×]", text)
     if name is None or count is None:
         return None, ("the cards are not stated",)
-    data = named(name)
-    if data is None:
-        return None, (f"no GPU data for {name}",)
     link = raw["interconnect"]
     watts = re.search(r"@(\d+)W|(\d+) ?W(?:/card|/GPU)? ?(?:cap|,|\))", text)
-    limit = float(watts[1] or watts[2]) if watts else None
+    cap = f" @{watts[1] or watts[2]}W" if watts else ""
     lanes = re.search(r"x(\d+)(?: all| each|/x\d+)", text) or re.search(r"3\.0 x(\d+)", link)
     gen = re.search(r"(?:PCIe|Gen) ?(\d)\.0", f"{text} {link}")
-    host = _host(
-        data,
-        int(count[1]),
-        "NVSwitch" in link or ("NVLink" in link and "no NVLink" not in link),
-        "P2P verified" in link or link == "patched PCIe P2P",
-        int(lanes[1]) if lanes else None,
-        int(gen[1]) if gen else None,
-        limit,
-    )
-    return host, ()
+    slot = (f"gen{gen[1]} " if gen else "") + (f"x{lanes[1]}" if lanes else "")
+    try:
+        bridged = "NVLink" in link and "no NVLink" not in link and "SXM" not in name
+        patched = True if "P2P verified" in link or link == "patched PCIe P2P" else None
+        return _host(f"{count[1]}x {name}{cap}", slot.strip() or None, bridged, patched), ()
+    except WishError as error:
+        return None, (str(error),)
+
+
+@cache
+def _host(gpus: str, pcie: str | None, nvlink: bool, p2p: bool | None) -> Host:
+    """One object for equal hosts: what is summed per host is summed once."""
+    return host(gpus, pcie, nvlink=nvlink, p2p=p2p)
 
 
 def _name(text: str) -> str | None:
     return next((name for word, name in NAMES if word in text), None)
-
-
-@cache
-def _host(
-    data: GpuData,
-    count: int,
-    nvlink: bool,
-    p2p: bool,
-    lanes: int | None,
-    gen: int | None,
-    limit: float | None,
-) -> Host:
-    """Like cards in a row; a bonded pair of GeForce cards, or all to all where NVSwitch joins."""
-    width = lanes or data.pcie_lanes
-    speed = gen or data.pcie_gen
-    link = PcieLink(speed, speed, width, data.pcie_lanes, width_path=width)
-    gpus = tuple(
-        Gpu(
-            index=i,
-            uuid=f"GPU-{i}",
-            name=data.name,
-            vendor=data.vendor,
-            memory_mib=data.memory_mib,
-            compute_capability=data.compute_capability,
-            gfx=data.gfx,
-            pcie=link,
-            power_limit_w=limit,
-            power_limit_default_w=data.power_w,
-        )
-        for i in range(count)
-    )
-    pairs = tuple(
-        _pair(a, b, data, nvlink, p2p or "GeForce" not in data.name)
-        for a in range(count)
-        for b in range(a + 1, count)
-    )
-    return Host(f"{count}x {data.name}", gpus=gpus, pairs=pairs)
-
-
-def _pair(a: int, b: int, data: GpuData, nvlink: bool, p2p: bool) -> GpuPair:
-    """NVLink joins GeForce and workstation cards in pairs, SXM boards all to all."""
-    joined = nvlink and data.nvlink_gb_s > 0 and (data.nvlink_gb_s > 200 or a // 2 == b // 2)
-    links = (4 if data.nvlink_gb_s < 200 else 18) if joined else 0
-    grant = P2p.OK if p2p or joined or data.vendor is Vendor.AMD else P2p.CHIPSET_NOT_SUPPORTED
-    rate = data.nvlink_gb_s / 2 if joined else None
-    return GpuPair(a, b, Path.PHB, links, grant, rate, grant)

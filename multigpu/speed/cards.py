@@ -30,6 +30,7 @@ class Card:
     fp16: float
     fp8: float | None
     fp4: float | None
+    int8: float | None
     capability: tuple[int, int] | None
     amd: bool
     link: float
@@ -103,12 +104,13 @@ def _card(gpu: Gpu) -> Card | None:
     if data is None or not data.memory_bandwidth_gb_s or not data.fp16_tflops:
         return None
     scale = 1e12 * _power(gpu, data)
-    fp8, fp4 = data.fp8_tflops, data.fp4_tflops
+    fp8, fp4, int8 = data.fp8_tflops, data.fp4_tflops, data.int8_tops
     return Card(
         bandwidth=data.memory_bandwidth_gb_s * 1e9,
         fp16=data.fp16_tflops * scale,
         fp8=fp8 * scale if fp8 else None,
         fp4=fp4 * scale if fp4 else None,
+        int8=int8 * scale if int8 else None,
         capability=gpu.compute_capability or data.compute_capability,
         amd=data.vendor is Vendor.AMD,
         link=_link(gpu, data),

@@ -14,8 +14,8 @@ class Engine:
 
     `bandwidth` while a decode step reads weights, `experts` while it reads routed experts,
     `cache` while it reads cached keys and values; `arithmetic` in matrix products of many tokens,
-    times `dequantized` where weights are widened to 16 bit first and `routed` where experts split
-    them. `layer_us` per block and step, `routing_us` more where a block routes, `step_us` per step,
+    times `dequantized` where weights are not stored in the type that is multiplied (vLLM: 16 bit,
+    llama.cpp: int8) and `routed` where experts split them. `layer_us` per block and step, `routing_us` more where a block routes, `step_us` per step,
     `sequence_us` per running sequence and step.
     """
 
@@ -74,7 +74,7 @@ class Slower:
 
 
 VLLM = Engine(0.8, 0.6, 0.6, 0.6, 0.8, 0.6, 10.0, 40.0, 1000.0, 20.0)
-LLAMA_CPP = Engine(0.7, 0.5, 0.5, 0.4, 1.0, 0.5, 25.0, 40.0, 300.0, 50.0)
+LLAMA_CPP = Engine(0.8, 0.6, 0.8, 0.55, 0.36, 0.5, 30.0, 40.0, 300.0, 50.0)
 ROCM = Slower(0.7, 0.5, 2.0)
 LINKS = Links(10.0, 15.0, 30.0, 0.7, 0.4, 30.0)
 ENGINES = {"vllm": VLLM, "llama.cpp": LLAMA_CPP, "vllm-amd": ROCM.engine(VLLM)}

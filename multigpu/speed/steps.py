@@ -29,15 +29,17 @@ class Stage:
 def arithmetic(card: Card, work: Work, engine: Engine) -> float:
     """Operations/s in matrix products of the model's format on a card.
 
-    FP8 runs natively from compute capability 8.9, NVFP4 from 10.0; below, and for integer weights
-    alone, weights are widened to 16 bit.
+    FP8 and NVFP4 run natively where the card has the type; elsewhere, and for 4-bit integers,
+    vLLM widens weights to 16 bit. llama.cpp multiplies quantized weights in 8-bit integers.
     """
     q = work.quantization
     if q in SIXTEEN_BIT:
         rate = card.fp16
+    elif work.gguf:
+        rate = (card.int8 or card.fp16) * engine.dequantized
     elif q in ("fp8", "w8a8") and card.fp8 is not None:
         rate = card.fp8
-    elif q == "nvfp4" and card.fp4 is not None and not work.gguf:
+    elif q == "nvfp4" and card.fp4 is not None:
         rate = card.fp4
     else:
         rate = card.fp16 * engine.dequantized

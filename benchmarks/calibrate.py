@@ -1,0 +1,63 @@
+"""The constants of multigpu/speed, fitted again to the measurement table.
+
+    python -m benchmarks.calibrate
+
+Prints the lines of multigpu/speed/constants.py: constants, on how many rows, and the spread of the
+errors of rows whose rig was left out. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import astuple
+from math import exp, log
+
+from benchmarks.decode_speed import OTHERS, Scored, quantile, scored
+from benchmarks.fitting import SIGMA, fit
+from benchmarks.groundtruth import usable_rows
+
+
+def main() -> None:
+    """Fit to all rows, leave one rig out for the spread, print both."""
+    rows = [row for row in usable_rows() if row.runtime not in OTHERS]
+    if not rows:
+        print("measurements.tsv is not there: nothing to fit")
+        return
+    found = fit(rows)
+    parts = (found.vllm, found.llama_cpp, found.rocm, found.links)
+    for name, part in zip(("VLLM", "LLAMA_CPP", "ROCM", "LINKS"), parts, strict=True):
+        print(f"{name} = {type(part).__name__}({', '.join(f'{v:.3g}' for v in astuple(part))})")
+    counts = Counter(row.runtime for row in rows)
+    print(f"# rows: {dict(counts)}, residual scale {SIGMA}")
+    left_out = scored(rows)
+    for kind in ("vllm", "vllm-amd", "llama.cpp"):
+        some = [one for one in left_out if _kind(one) == kind]
+        print(f"# {kind}: {_spread(some)}")
+
+
+def _kind(one: Scored) -> str:
+    name = "llama.cpp" if one.row.runtime == "llama.cpp" else "vllm"
+    host = one.row.host
+    return "vllm-amd" if name == "vllm" and host and host.gpus[0].vendor == "amd" else name
+
+
+def _spread(some: Sequence[Scored]) -> str:
+    """80 % of measured / predicted, for decode, prompts and the first token."""
+    decode = [-one.error for one in some]
+    prefill = [
+        log(one.row.measured.prefill_tokens_per_s / one.prefill_tokens_per_s)
+        for one in some
+        if one.row.measured.prefill_tokens_per_s
+    ]
+    ttft = [log(one.row.measured.ttft_ms / one.ttft_ms) for one in some if one.row.measured.ttft_ms]
+    parts = []
+    for what, values in (("decode", decode), ("prefill", prefill), ("ttft", ttft)):
+        if values:
+            low, middle, high = (exp(quantile(values, q)) for q in (0.1, 0.5, 0.9))
+            parts.append(f"{what} {low:.2f} {middle:.2f} {high:.2f} of {len(values)}")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    main()
