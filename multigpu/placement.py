@@ -67,23 +67,24 @@ def split_at(
     fixed = [0.0] * len(budgets)
     fixed[0] += first
     fixed[-1] += last
-    widest = max(b - a for a, b in pairwise(sums))
+    sizes = [b - a for a, b in pairwise(sums)]
+    widest, narrowest = max(sizes), min(sizes) * (1 - 1e-9)
     low = (sums[-1] + first + last) / sum(budgets)
     high = max(
         low + widest / min(budgets),
         (sums[1] + fixed[0]) / budgets[0],
         (sums[-1] - sums[-2] + fixed[-1]) / budgets[-1],
     )
-    best = _filled(sums, budgets, fixed, high * (1 + 1e-9))
+    best = _filled(sums, budgets, fixed, high * (1 + 1e-9), narrowest)
     worst = high if best is None else _worst(sums, budgets, fixed, best)
     for _ in range(HALVINGS):
         middle = (low + worst) / 2
-        found = _filled(sums, budgets, fixed, middle)
+        found = _filled(sums, budgets, fixed, middle, narrowest)
         if found is None:
             low = middle
         else:
             best, worst = found, _worst(sums, budgets, fixed, found)
-    while (found := _filled(sums, budgets, fixed, worst * (1 - 1e-12))) is not None:
+    while (found := _filled(sums, budgets, fixed, worst * (1 - 1e-12), narrowest)) is not None:
         best, worst = found, _worst(sums, budgets, fixed, found)
     return _from_the_back(sums, budgets, fixed, worst) or best or even(len(sums) - 1, len(budgets))
 
@@ -104,7 +105,11 @@ def _worst(
 
 
 def _filled(
-    sums: Sequence[float], budgets: Sequence[float], fixed: Sequence[float], limit: float
+    sums: Sequence[float],
+    budgets: Sequence[float],
+    fixed: Sequence[float],
+    limit: float,
+    narrowest: float,
 ) -> tuple[int, ...] | None:
     """Card after card takes what it can up to the limit; None when some unit is left over."""
     n, cards, start, found = len(sums) - 1, len(budgets), 0, []
@@ -112,7 +117,8 @@ def _filled(
         room = sums[start] + limit * budgets[card] - fixed[card]
         end = min(bisect_right(sums, room) - 1, n - (cards - 1 - card))
         if end <= start:
-            return _reached(sums, budgets, fixed, limit)
+            too_small = any(limit * budgets[i] - fixed[i] < narrowest for i in range(card, cards))
+            return None if too_small else _reached(sums, budgets, fixed, limit)
         found.append(end - start)
         start = end
     return tuple(found) if start == n else None

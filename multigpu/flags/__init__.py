@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 
 from multigpu.errors import WishError
 from multigpu.flags import llama_server_0_3_36, vllm_0_33_0
@@ -26,8 +27,12 @@ def check(runtime: str, argv: Sequence[str]) -> tuple[Reason, ...]:
     """
     if runtime not in TABLES:
         raise WishError(f"runtime {runtime!r} has no table of flags: use one of {sorted(TABLES)}")
-    known = {spelling: flag for flag in TABLES[runtime] for spelling in flag.spellings}
-    return tuple(_problems(known, argv))
+    return tuple(_problems(_spellings(runtime), argv)) if argv else ()
+
+
+@cache
+def _spellings(runtime: str) -> dict[str, Flag]:
+    return {spelling: flag for flag in TABLES[runtime] for spelling in flag.spellings}
 
 
 def _problems(known: dict[str, Flag], argv: Sequence[str]) -> Iterator[Reason]:
