@@ -23,8 +23,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from statistics import mean
 
+from benchmarks.decode_speed import OTHERS
 from benchmarks.figure import Figure
-from benchmarks.groundtruth import Group, Row, groups
+from benchmarks.fitting import fit
+from benchmarks.groundtruth import Group, Row, groups, usable_rows
 from multigpu import ranking
 from multigpu.hardware import Host
 from multigpu.plan import (
@@ -37,6 +39,8 @@ from multigpu.plan import (
     Wish,
     Workload,
 )
+from multigpu.speed import predict
+from multigpu.speed.service import rates
 
 BOUNDS_MS = (10.0, 20.0, 40.0, 80.0)
 GOAL_REGRET, GOAL_BEST = 5.0, 80.0
@@ -148,17 +152,17 @@ def _distinct(arms: Sequence[Arm]) -> list[Arm]:
     return list(found.values())
 
 
-def ours(question: Question, predict: Predict) -> Arm:
+def ours(question: Question, speed: Predict) -> Arm:
     """The arm that the planner's ranking puts first."""
     wish = Wish("choice", question.group.model.name, objective=question.load.objective)
-    timed = [_timed(arm, question.group, predict) for arm in question.arms]
+    timed = [_timed(arm, question.group, speed) for arm in question.arms]
     first = ranking.order(timed, question.group.host, question.group.model, wish, question.load)[0]
     return next(a for a, c in zip(question.arms, timed, strict=True) if c is first)
 
 
-def _timed(arm: Arm, group: Group, predict: Predict) -> Candidate:
+def _timed(arm: Arm, group: Group, speed: Predict) -> Candidate:
     """The arm's engine predicted at its own load, and its tokens times the copies."""
-    found = predict(arm.candidate, arm.host, group.model, arm.load)
+    found = speed(arm.candidate, arm.host, group.model, arm.load)
     rate = found.decode_tokens_per_s
     if rate is not None:
         whole = (rate.value * arm.copies, rate.low * arm.copies, rate.high * arm.copies)
@@ -230,10 +234,32 @@ def asked() -> tuple[Question, ...]:
 
 
 def in_sample(question: Question) -> Arm:
-    """With the constants of the package."""
-    from multigpu.speed import predict
-
+    """With the constants of the package, which have seen the rig."""
     return ours(question, predict)
+
+
+def cross_validated(question: Question) -> Arm:
+    """With constants that were fitted to all rigs but the question's."""
+    return ours(question, _left_out(question.group.rows[0].rig))
+
+
+@cache
+def _left_out(rig: str) -> Predict:
+    kept = [row for row in usable_rows() if row.rig != rig and row.runtime not in OTHERS]
+    constants = fit(kept)
+
+    def speed(way: Candidate, host: Host, model: ModelSpec, load: Workload) -> Prediction:
+        found = rates(way, host, model, load, constants.engines, constants.links)
+        if found is None:
+            return Prediction(unknown=("no GPU data",))
+        rate, prefill = _exactly(found.decode_tokens_per_s), _exactly(found.prefill_tokens_per_s)
+        return Prediction(rate, prefill, _exactly(found.ttft_ms), _exactly(found.tpot_ms))
+
+    return speed
+
+
+def _exactly(value: float) -> Estimate:
+    return Estimate(value, value, value)
 
 
 def summary(found: Sequence[Outcome]) -> tuple[float, float, int]:
@@ -258,16 +284,63 @@ def _line(question: Question, arm: Arm) -> str:
     )
 
 
+CONSUMER = ("RTX", "R9700")
+"""Cards that are no data-centre parts, in the names of rigs."""
+
+
+def _consumer(outcome: Outcome) -> bool:
+    return any(name in outcome.question.group.rows[0].rig for name in CONSUMER)
+
+
+def _row(name: str, found: Sequence[Outcome]) -> str:
+    """A line of the table: all questions, consumer cards, data-centre cards."""
+    parts = [found, [o for o in found if _consumer(o)], [o for o in found if not _consumer(o)]]
+    cells = []
+    for part in parts:
+        regret, best, count = summary(part)
+        cells.append(f"{regret:6.1f} % {best:6.1f} % {count:4}")
+    return f"{name:26} {' |'.join(cells)}"
+
+
+def score() -> list[Figure]:
+    """Mean regret and share of best choices, cross-validated by rig."""
+    regret, best, count = summary(outcomes(cross_validated))
+    if not count:
+        return []
+    return [
+        Figure(
+            "choice: mean regret, cross-validated by rig",
+            regret,
+            "%",
+            f"<= {GOAL_REGRET:.0f}",
+            regret <= GOAL_REGRET,
+        ),
+        Figure(
+            f"choice: best way chosen, of {count} questions",
+            best,
+            "%",
+            f">= {GOAL_BEST:.0f}",
+            best >= GOAL_BEST,
+        ),
+    ]
+
+
 def main(arguments: Sequence[str] = ()) -> int:
     """Print the table, and each question that was lost (`--all`: every one)."""
-    ways: dict[str, Rule] = {"ours": in_sample, **RULES}
-    for name, choose in ways.items():
-        regret, best, count = summary(outcomes(choose))
-        print(f"{name:24} mean regret {regret:5.1f} %   best {best:5.1f} %   of {count}")
-    for outcome in outcomes(in_sample):
+    if not asked():
+        print("measurements.tsv is not there: nothing to choose")
+        return 0
+    ways: dict[str, Rule] = {"ours, rig left out": cross_validated, "ours, in sample": in_sample}
+    head = f"{'regret':>8} {'best':>8} {'n':>4}"
+    print(f"{'':26} {head} |{head} |{head}")
+    print(f"{'':26} {'all':>22} |{'consumer':>22} |{'data centre':>22}")
+    for name, choose in {**ways, **RULES}.items():
+        print(_row(name, outcomes(choose)))
+    print()
+    for outcome in outcomes(cross_validated):
         if outcome.arm is not None and ("--all" in arguments or outcome.regret):
             print(_line(outcome.question, outcome.arm))
-    return 0
+    return int(not all(figure.ok for figure in score()))
 
 
 if __name__ == "__main__":
