@@ -6,8 +6,8 @@ Plans anew and writes plans/<host>.yaml; pins and comments in it are kept. Chang
 """
 
 from deploys.assembly import decided
-from deploys.common import captured, guarded, say
-from multigpu.explain import explain
+from deploys.common import captured, guarded, plan_file, say
+from multigpu.explain import short
 
 
 @guarded
@@ -17,7 +17,7 @@ def plan_host() -> None:
     if found is None:
         return
     for plan in decided(found[0], anew=True).plans:
-        say(explain(plan))
+        say(short(plan, str(plan_file())))
 
 
 if not __package__:

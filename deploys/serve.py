@@ -21,7 +21,7 @@ from deploys.common import (
     say,
     verify_s,
 )
-from multigpu.explain import explain, headline
+from multigpu.explain import headline, short
 from multigpu.generation import Deployment
 from multigpu.install import Upload
 from multigpu.store import rehearsal
@@ -43,7 +43,7 @@ def serve() -> None:
     directory = rehearsal_directory()
     for plan in plans:
         if changed or directory is not None:
-            say(explain(plan))
+            say(short(plan, str(plan_file())))
         else:
             host.log(f"{headline(plan)}, as in {plan_file()}")
     wanted = deployments(machine, plans)

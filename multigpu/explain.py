@@ -21,9 +21,11 @@ def explain(plan: Plan) -> str:
     return _text([*_first(plan), *_rest(plan)])
 
 
-def short(plan: Plan, more: str) -> str:
-    """The page up to the alternatives and the warnings; `more` says where the rest is."""
-    return _text([*_first(plan), "", *hanging("  ", more)])
+def short(plan: Plan, path: str) -> str:
+    """The page up to the alternatives and the warnings; `path` is the file that holds the plan."""
+    more = hanging("  ", "Flags with reasons, what to measure, and every refusal:")
+    command = hanging("    ", f"python -m multigpu page {path} {plan.wish.name}")
+    return _text([*_first(plan), "", *more, *command])
 
 
 def headline(plan: Plan) -> str:

@@ -123,7 +123,7 @@ FAULTS: dict[str, tuple[Mapping[str, Any], str]] = {
     "model-not-on-host": (wish(model="/srv/m.gguf"), "/srv/m.gguf: .* see whether it is there"),
     "too-large": (
         wish(model="inventories/models/Llama-3.1-70B"),
-        r"none of \d+ ways .* GPU 0 needs .* of 21.8 GiB .*; do: take a smaller",
+        r"none of \d+ ways .* GPU [01] needs .* of 21.8 GiB .*; do: take a smaller",
     ),
     "too-long": (wish(context=10**30), "context 1,0.*, needs at most 40,960; do: set context"),
     "pins-apart": (
@@ -151,7 +151,7 @@ FAULTS: dict[str, tuple[Mapping[str, Any], str]] = {
     "unwritable": ({"plans_directory": "/proc/no"}, "/proc/no/unwritable.yaml cannot be written"),
     "plan-malformed": ({}, "plan-malformed.yaml line 2: not YAML: .*; mend it, or delete"),
     "plan-binary": ({}, "plan-binary.yaml is not text: .*; restore it, or delete it"),
-    "plan-newer": ({}, "plan-newer.yaml: schema 7, this multigpu reads 1: use the multigpu"),
+    "plan-newer": ({}, "plan-newer.yaml: schema 7, this multigpu reads 2: use the multigpu"),
     "plan-pins-typo": ({}, "unknown key 'stratgy': did you mean 'strategy'"),
     "plan-edited": ({}, "edited by hand: undo the edit, put the change into its pins"),
     "plan-cards-gone": ({}, "plans GPU 0 as .*, plan-cards-gone has .*: review with deploys/plan"),
@@ -238,7 +238,7 @@ def test_no_fault_of_an_operator_shows_a_traceback(faulty: tuple[Path, Run]) -> 
 
 def test_a_refusal_shows_what_was_tried_above_its_line(faulty: tuple[Path, Run]) -> None:
     text = faulty[1].text
-    assert "\nchat on too-large: no plan\n  tried     vLLM " in text
+    assert "\nchat on too-large: no plan\n  model " in text and "\nNearest: vLLM " in text
     assert "probe-misshapen: no plan\n" not in text, "nothing was tried there"
 
 

@@ -141,9 +141,10 @@ def test_secrets_of_the_environment_stay_at_home() -> None:
 
 def test_the_short_screen_is_the_beginning_of_the_page() -> None:
     made = predicted(41.3, 35.0)
-    *lines, blank, more = short(made, "all of it: elsewhere").splitlines()
+    *lines, blank, more, command = short(made, "plans/tower.yaml").splitlines()
     assert explain(made).splitlines()[: len(lines)] == lines
-    assert blank == "" and more == "  all of it: elsewhere"
+    assert blank == "" and more.endswith("every refusal:")
+    assert command.strip() == "python -m multigpu page plans/tower.yaml chat"
 
 
 def test_a_refusal_lists_what_was_tried_and_what_to_do() -> None:
