@@ -6,6 +6,8 @@ from multigpu import labels
 from multigpu.errors import WishError
 from multigpu.flags import check
 from multigpu.hardware import Host
+from multigpu.memo import memo
+from multigpu.pinned_ways import layers, sizes, strategy
 from multigpu.plan import ModelSpec, Strategy, Wish
 from multigpu.runtimes import runtime
 
@@ -33,11 +35,19 @@ WRITTEN = {
     "--served-model-name": "served_model_name",
     "--alias": "served_model_name",
     "--max-model-len": "context",
+    "--context-length": "context",
     "--ctx-size": "context",
     "--parallel": "concurrency",
+    "--max-running-requests": "concurrency",
     "--tensor-parallel-size": "tensor_parallel_size",
+    "--tp-size": "tensor_parallel_size",
     "--pipeline-parallel-size": "pipeline_parallel_size",
+    "--pp-size": "pipeline_parallel_size",
+    "--enable-expert-parallel": "expert_parallel",
+    "--ep-size": "expert_parallel",
+    "--cpu-offload-gb": "cpu_offload_gib",
     "--gpu-memory-utilization": "gpu_memory_utilization",
+    "--mem-fraction-static": "gpu_memory_utilization",
     "--split-mode": "strategy",
     "--tensor-split": "layers",
     "--device": "devices",
@@ -48,17 +58,56 @@ A second word on them would be served, but not planned, probed or verified.
 """
 
 
+KV_CACHE_DTYPES = {
+    "vllm": (
+        "auto",
+        "bfloat16",
+        "float16",
+        "fp8",
+        "fp8_e4m3",
+        "fp8_e5m2",
+        "fp8_ds_mla",
+        "fp8_inc",
+        "fp8_per_token_head",
+        "int8_per_token_head",
+        "int4_per_token_head",
+        "nvfp4",
+    ),
+    "sglang": ("auto", "bf16", "bfloat16", "fp8_e4m3", "fp8_e5m2", "fp4_e2m1"),
+    "llama.cpp": ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"),
+}
+"""Types of the KV cache by the runtimes' own words; vLLM's `turboquant_*` are passed on as well.
+
+vLLM: `CacheDType` in config/cache.py; SGLang: server_args.py; llama.cpp: `kv_cache_types` in
+common/arg.cpp.
+"""
+
+
 def pinned_keys(wish: Wish) -> tuple[str, ...]:
     """Names of the wish keys that the operator fixed."""
-    return tuple(key for key in PINS if getattr(wish, key) not in (None, {}) and getattr(wish, key))
+    known = memo(wish)
+    if "pinned" not in known:
+        known["pinned"] = tuple(
+            key
+            for key in PINS
+            if getattr(wish, key) not in (None, {})
+            and (getattr(wish, key) or key == "expert_parallel")
+        )
+    found: tuple[str, ...] = known["pinned"]
+    return found
 
 
 def check_pins(host: Host, model: ModelSpec, wish: Wish) -> None:
     """Raises WishError for the first contradiction."""
-    for checked in (_cards, _runtime, _strategy, _sizes, _layers, _devices, _flags):
+    if not pinned_keys(wish) and wish.gpus is None and wish.devices is None:
+        return
+    for checked in (_cards, _runtime, strategy, sizes, layers, _experts, _cache, _devices):
         problem = checked(host, model, wish)
         if problem is not None:
             raise WishError(f"{wish.name}: {problem}")
+    problem = _flags(model, wish)
+    if problem is not None:
+        raise WishError(f"{wish.name}: {problem}")
 
 
 def _cards(host: Host, model: ModelSpec, wish: Wish) -> str | None:
@@ -80,8 +129,8 @@ def _runtime(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     if wish.runtime is None:
         return None
     name = runtime(wish.runtime).NAME
-    if name == "vllm" and model.format == "gguf":
-        return "runtime vllm cannot serve a GGUF: use llama.cpp, or a Transformers repository"
+    if name != "llama.cpp" and model.format == "gguf":
+        return f"runtime {name} cannot serve a GGUF: use llama.cpp, or a Transformers repository"
     if name == "llama.cpp" and model.format != "gguf":
         return (
             f"runtime llama.cpp needs a GGUF, {model.name} is in {model.format}: leave runtime out"
@@ -89,69 +138,38 @@ def _runtime(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     return None
 
 
-def _strategy(host: Host, model: ModelSpec, wish: Wish) -> str | None:
-    tp, pp = wish.tensor_parallel_size or 1, wish.pipeline_parallel_size or 1
-    if wish.strategy is Strategy.SINGLE and (tp > 1 or pp > 1):
-        sized = "tensor_parallel_size" if tp > 1 else "pipeline_parallel_size"
-        return f"strategy single contradicts {sized} {max(tp, pp)}: leave one of them out"
-    if wish.strategy is Strategy.SINGLE and wish.gpus is not None and len(wish.gpus) > 1:
-        return f"strategy single contradicts gpus {list(wish.gpus)}: name one card"
-    split = wish.strategy is Strategy.LAYER_SPLIT
-    if split and (tp > 1 or pp > 1):
-        return "strategy layer_split has no tensor or pipeline parallel size: pin layers or gpus"
-    if split and model.format != "gguf":
-        return "strategy layer_split is llama.cpp's and needs a GGUF: use pipeline_parallel"
-    if model.format == "gguf" and (
-        wish.strategy in (Strategy.TENSOR_PARALLEL, Strategy.PIPELINE_PARALLEL) or tp > 1 or pp > 1
-    ):
-        return "a GGUF is split by layer (strategy layer_split), not by tensor or pipeline parallel"
-    if wish.strategy is Strategy.TENSOR_PARALLEL and pp > 1:
-        return "strategy tensor_parallel with pipeline_parallel_size: use pipeline_parallel"
-    if wish.strategy is Strategy.TENSOR_PARALLEL and wish.tensor_parallel_size == 1:
-        return "strategy tensor_parallel contradicts tensor_parallel_size 1: leave one out"
-    if wish.strategy is Strategy.PIPELINE_PARALLEL and wish.pipeline_parallel_size == 1:
-        return "strategy pipeline_parallel contradicts pipeline_parallel_size 1: leave one out"
-    return None
-
-
-def _sizes(host: Host, model: ModelSpec, wish: Wish) -> str | None:
-    tp, pp = wish.tensor_parallel_size or 1, wish.pipeline_parallel_size or 1
-    available = len(wish.gpus) if wish.gpus is not None else len(host.usable)
-    if tp * pp > 1 and tp * pp > available:
-        named = f"gpus {list(wish.gpus)}" if wish.gpus is not None else "the usable cards"
-        return f"{tp} x {pp} ranks need {tp * pp} cards, {named} are {available}: pin smaller sizes"
-    fixed = wish.tensor_parallel_size is not None and wish.pipeline_parallel_size is not None
-    one_engine = fixed and wish.strategy is not Strategy.REPLICAS
-    if one_engine and wish.gpus is not None and tp * pp != len(wish.gpus):
-        return f"{tp} x {pp} ranks do not use all of gpus {list(wish.gpus)}: name {tp * pp}"
-    return None
-
-
-def _layers(host: Host, model: ModelSpec, wish: Wish) -> str | None:
-    if wish.layers is None:
+def _experts(host: Host, model: ModelSpec, wish: Wish) -> str | None:
+    if not wish.expert_parallel:
         return None
-    gguf = model.format == "gguf"
-    total = model.num_hidden_layers + (1 if gguf else 0)
-    what = f"{total} units (blocks and the output layer)" if gguf else f"{total} blocks"
-    if sum(wish.layers) != total or min(wish.layers, default=0) < 1:
-        counts = list(wish.layers)
-        return f"layers {counts} add up to {sum(counts)}, {model.name} has {what}: mend the counts"
-    stages = wish.pipeline_parallel_size
-    if stages is not None and stages != len(wish.layers):
-        sized = f"pipeline_parallel_size is {stages}: leave one out"
-        return f"layers {list(wish.layers)} are {len(wish.layers)} stages, {sized}"
-    tp = wish.tensor_parallel_size or 1
-    if wish.gpus is not None and len(wish.layers) * tp != len(wish.gpus):
-        return f"layers {list(wish.layers)} do not match gpus {list(wish.gpus)}: one count per card"
-    if wish.strategy in (Strategy.SINGLE, Strategy.REPLICAS, Strategy.TENSOR_PARALLEL):
-        return f"strategy {wish.strategy} does not split by layer: leave layers out"
+    if model.format == "gguf":
+        return "expert_parallel is vLLM's and SGLang's: leave it out for a GGUF"
+    if not model.num_experts:
+        return f"expert_parallel needs a mixture of experts, {model.name} is dense: leave it out"
+    alone = wish.strategy in (Strategy.SINGLE, Strategy.PIPELINE_PARALLEL)
+    if wish.tensor_parallel_size == 1 or alone:
+        return "expert_parallel needs a tensor parallel group: pin tensor_parallel_size above 1"
+    return None
+
+
+def _cache(host: Host, model: ModelSpec, wish: Wish) -> str | None:
+    dtype = wish.kv_cache_dtype
+    if dtype is None:
+        return None
+    name = wish.runtime or ("llama.cpp" if model.format == "gguf" else "vllm")
+    known = KV_CACHE_DTYPES[name]
+    written = [f for f in ("--kv-cache-dtype", "--cache-type-k") if f in wish.flags]
+    if written:
+        return f"kv_cache_dtype and flags {written[0]} say the same: leave one of them out"
+    if dtype not in known and not (name == "vllm" and dtype.startswith("turboquant")):
+        use = f"use one of {', '.join(known)}"
+        return f"kv_cache_dtype is {dtype!r}, which {labels.runtime_name(name)} has not: {use}"
     return None
 
 
 def _devices(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     if wish.devices is None:
         return None
-    if wish.runtime == "vllm" or model.format != "gguf":
+    if wish.runtime not in (None, "llama.cpp") or model.format != "gguf":
         return "devices are llama.cpp's device names: for vLLM pin gpus"
     if len(set(wish.devices)) < len(wish.devices) or not wish.devices:
         return f"devices {list(wish.devices)} is empty or names a device twice: name each once"
@@ -162,7 +180,7 @@ def _devices(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     return None
 
 
-def _flags(host: Host, model: ModelSpec, wish: Wish) -> str | None:
+def _flags(model: ModelSpec, wish: Wish) -> str | None:
     for flag in wish.flags:
         if flag in WRITTEN:
             return f"flags: {flag} is written from the plan: set the key {WRITTEN[flag]!r} instead"
