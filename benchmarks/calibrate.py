@@ -25,15 +25,21 @@ def main() -> None:
         print("measurements.tsv is not there: nothing to fit")
         return
     found = fit(rows)
-    parts = (found.vllm, found.llama_cpp, found.rocm, found.links)
-    for name, part in zip(("VLLM", "LLAMA_CPP", "ROCM", "LINKS"), parts, strict=True):
-        print(f"{name} = {type(part).__name__}({', '.join(f'{v:.3g}' for v in astuple(part))})")
+    named = {"VLLM": found.vllm, "LLAMA_CPP": found.llama_cpp}
+    for name, engine in named.items():
+        print(f"{name} = Engine({_numbers(astuple(engine))})")
+    print(f"ROCM = Slower({_numbers(astuple(found.rocm))})")
+    print(f"LINKS = Links({_numbers(astuple(found.links))})")
     counts = Counter(row.runtime for row in rows)
     print(f"# rows: {dict(counts)}, residual scale {SIGMA}")
     left_out = scored(rows)
     for kind in ("vllm", "vllm-amd", "llama.cpp"):
         some = [one for one in left_out if _kind(one) == kind]
         print(f"# {kind}: {_spread(some)}")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
 
 
 def _kind(one: Scored) -> str:

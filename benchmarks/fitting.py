@@ -46,11 +46,11 @@ PRIOR = Constants(
     # llama.cpp pull requests 7860 and 7921: prompts of 8B models at 0.2 of int8 on 3090 and 4090.
     Engine(0.8, 0.6, 0.8, 0.55, 0.36, 0.5, 30.0, 40.0, 300.0, 50.0),
     Slower(0.7, 0.5, 2.0),
-    Links(10.0, 15.0, 30.0, 0.7, 0.4, 30.0),
+    Links(10.0, 15.0, 30.0, 0.7, 0.4, 0.3, 30.0, 0.07),
 )
 # Shares of a data sheet cannot be reached in full.
 MOST = 0.97
-SHARES = {"bandwidth", "experts", "cache", "arithmetic", "routed", "share", "staged"}
+SHARES = {"bandwidth", "experts", "cache", "arithmetic", "routed", "nvlink", "peer", "staged"}
 
 
 def predicted(row: Row, constants: Constants) -> Rates | None:
@@ -68,7 +68,6 @@ def constants(values: Sequence[float]) -> Constants:
     """The constants of a vector; shares are held below one."""
     rest = list(values)
     built = []
-    part: Engine | Slower | Links
     for part in _parts(PRIOR):
         taken: dict[str, float] = {}
         for field in fields(part):
@@ -82,13 +81,12 @@ def names() -> list[str]:
     """Names of the vector's elements, `vllm.bandwidth`."""
     kinds = ("vllm", "llama_cpp", "rocm", "links")
     found = []
-    part: Engine | Slower | Links
     for kind, part in zip(kinds, _parts(PRIOR), strict=True):
         found += [f"{kind}.{field.name}" for field in fields(part)]
     return found
 
 
-def _parts(of: Constants) -> tuple[Engine, Engine, Slower, Links]:
+def _parts(of: Constants) -> tuple[Engine | Slower | Links, ...]:
     return of.vllm, of.llama_cpp, of.rocm, of.links
 
 

@@ -1,29 +1,48 @@
 """How fast a candidate will be: prefill and decode of the whole service under a workload.
 
 `predict` is the only door. Where a number has no basis it is None, with the reason in `unknown`.
+The model is physics with calibrated shares (`constants.py`): bytes over bandwidth, operations over
+arithmetic, all-reduces over links (`steps.py`), and a closed loop of requests (`service.py`).
 """
 
 from __future__ import annotations
 
 from multigpu.hardware import Host
 from multigpu.plan import Candidate, Estimate, ModelSpec, Prediction, Workload
-from multigpu.speed.service import rates
+from multigpu.speed.basis import basis, doubts, reach
+from multigpu.speed.constants import DECODE, PREFILL, TTFT, Spread
+from multigpu.speed.service import Rates, engine_name, rates
+
+__all__ = ["Rates", "predict"]
 
 
 def predict(candidate: Candidate, host: Host, model: ModelSpec, load: Workload) -> Prediction:
-    """The speed of a candidate that fits."""
-    found = rates(candidate, host, model, load)
+    """The speed of a candidate that fits, with the range that 80 % of such rigs fall into.
+
+    `decode_tokens_per_s` is what all running requests together are given between their first and
+    last token: running requests over the time per output token, prompts of others included.
+    """
+    against = doubts(candidate, host, model)
+    found = None if against else rates(candidate, host, model, load)
     if found is None:
-        return Prediction(unknown=("no GPU data for a card of this candidate",))
+        return Prediction(unknown=against or ("no GPU data for a card of this candidate",))
+    engine = engine_name(candidate, _amd(candidate, host))
+    wide = reach(candidate, host)
+    decode, prefill = DECODE[engine], PREFILL[engine]
+    slow = Spread(1 / decode.high, 1 / decode.low)
     return Prediction(
-        decode_tokens_per_s=_around(found.decode_tokens_per_s),
-        prefill_tokens_per_s=_around(found.prefill_tokens_per_s),
-        ttft_ms=_around(found.ttft_ms),
-        tpot_ms=_around(found.tpot_ms),
+        decode_tokens_per_s=_range(found.decode_tokens_per_s, decode, wide),
+        prefill_tokens_per_s=_range(found.prefill_tokens_per_s, prefill, wide),
+        ttft_ms=_range(found.ttft_ms, TTFT, wide),
+        tpot_ms=_range(found.tpot_ms, slow, wide),
         running=found.running,
-        basis="cost model, not calibrated yet",
+        basis=basis(engine, wide),
     )
 
 
-def _around(value: float) -> Estimate:
-    return Estimate(value, value / 2, value * 2)
+def _amd(candidate: Candidate, host: Host) -> bool:
+    return host.gpu(candidate.gpus[0]).vendor == "amd"
+
+
+def _range(value: float, spread: Spread, wide: float) -> Estimate:
+    return Estimate(value, value * spread.low / wide, value * spread.high * wide)

@@ -15,8 +15,9 @@ class Engine:
     `bandwidth` while a decode step reads weights, `experts` while it reads routed experts,
     `cache` while it reads cached keys and values; `arithmetic` in matrix products of many tokens,
     times `dequantized` where weights are not stored in the type that is multiplied (vLLM: 16 bit,
-    llama.cpp: int8) and `routed` where experts split them. `layer_us` per block and step, `routing_us` more where a block routes, `step_us` per step,
-    `sequence_us` per running sequence and step.
+    llama.cpp: int8) and `routed` where experts split them. `layer_us` per block and step,
+    `routing_us` more where a block routes, `step_us` per step, `sequence_us` per running sequence
+    and step.
     """
 
     bandwidth: float
@@ -36,17 +37,19 @@ class Links:
     """Latency of one all-reduce in microseconds by class of link, and what of the rate is reached.
 
     `nvlink_us` grows with the logarithm of the ranks, `peer_us` (PCIe with peer access) and
-    `staged_us` (through the host's memory) are per further rank. `share` is the part of a link's
-    nominal rate that reduces reach, `staged` that without peer access. `hop_us` is one border
-    between pipeline stages.
+    `staged_us` (through the host's memory) are per further rank. `nvlink`, `peer` and `staged` are
+    the part of a link's nominal rate that reduces reach. `hop_us` is one border between pipeline
+    stages, `bubble` the share of a step that is lost with each of them while all are busy.
     """
 
     nvlink_us: float
     peer_us: float
     staged_us: float
-    share: float
+    nvlink: float
+    peer: float
     staged: float
     hop_us: float
+    bubble: float
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,39 @@ class Slower:
         )
 
 
-VLLM = Engine(0.8, 0.6, 0.6, 0.6, 0.8, 0.6, 10.0, 40.0, 1000.0, 20.0)
-LLAMA_CPP = Engine(0.8, 0.6, 0.8, 0.55, 0.36, 0.5, 30.0, 40.0, 300.0, 50.0)
-ROCM = Slower(0.7, 0.5, 2.0)
-LINKS = Links(10.0, 15.0, 30.0, 0.7, 0.4, 30.0)
+# Fitted to 142 published measurements of 20 rigs (vLLM 0.11 to 0.26 on compute capability 8.0 to
+# 12.0 and gfx1201: 97 rows, SGLang as vLLM: 8, llama.cpp: 22); TensorRT-LLM's 15 were kept out.
+VLLM = Engine(0.862, 0.962, 0.537, 0.617, 0.806, 0.756, 11.1, 48.3, 1060.0, 25.8)
+LLAMA_CPP = Engine(0.912, 0.72, 0.757, 0.542, 0.355, 0.531, 34.8, 47.7, 287.0, 49.6)
+# One rig (2x Radeon AI PRO R9700, vLLM 0.11 to 0.19): 32 rows.
+ROCM = Slower(0.781, 0.509, 3.01)
+LINKS = Links(8.18, 16.0, 21.0, 0.647, 0.3, 0.293, 29.7, 0.0703)
 ENGINES = {"vllm": VLLM, "llama.cpp": LLAMA_CPP, "vllm-amd": ROCM.engine(VLLM)}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Measured over predicted for the middle 80 % of rows whose rig the fit had not seen."""
+
+    low: float
+    high: float
+
+
+# Of 73, 32 and 22 rows; `benchmarks.calibrate` prints them.
+DECODE = {
+    "vllm": Spread(0.77, 1.25),
+    "vllm-amd": Spread(0.75, 1.35),
+    "llama.cpp": Spread(0.78, 1.25),
+}
+# llama-bench prompts of 17 rows; vLLM's prefill is seen through the time to the first token alone,
+# which scatters with how a benchmark lets requests arrive (48 rows).
+PREFILL = {
+    "vllm": Spread(0.6, 1.6),
+    "vllm-amd": Spread(0.5, 1.8),
+    "llama.cpp": Spread(0.76, 1.3),
+}
+TTFT = Spread(0.5, 3.0)
+# Cards, runtimes and ways without a row: low and high are this much further away.
+EXTRAPOLATED = 1.5
+CALIBRATED = frozenset({(8, 0), (8, 6), (8, 9), (9, 0), (12, 0)})
+CALIBRATED_GFX = frozenset({"gfx1201"})

@@ -157,8 +157,8 @@ def _loop(
 
 
 def _burst(running: int) -> float:
-    """Requests of a closed loop bunch up: prompts that one waits for, its own among them."""
-    return 1.0 + 0.1 * (running - 1)
+    """Prompts that one request waits for, its own among them: chance bunches up about the root."""
+    return float(running**0.5)
 
 
 def _times(
@@ -180,7 +180,8 @@ def _times(
     each = running / batches
     steps = [step(rank, s, engine, links, each, context) for s in stages]
     hop = (count - 1) * links.hop_us * 1e-6
-    token = max(max(steps) * batches, sum(steps) + hop) + overhead
+    full = max(steps) * batches * (1.0 + (batches - 1) * links.bubble)
+    token = max(full, sum(steps) + hop) + overhead
     held = max(prompts)
     if rank.gguf:
         # llama.cpp sends a prompt through the cards in pieces, one behind the other.

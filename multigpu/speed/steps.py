@@ -68,9 +68,9 @@ def step(work: Work, stage: Stage, engine: Engine, links: Links, b: float, conte
 def reduce(join: Join, tp: int, size: float, links: Links) -> float:
     """Seconds of one all-reduce of `size` bytes over `tp` ranks."""
     if join.kind == "nvlink":
-        latency, share = links.nvlink_us * log2(tp), links.share
+        latency, share = links.nvlink_us * log2(tp), links.nvlink
     elif join.kind == "peer":
-        latency, share = links.peer_us * (tp - 1), links.share
+        latency, share = links.peer_us * (tp - 1), links.peer
     else:
         latency, share = links.staged_us * (tp - 1), links.staged
     moved = 2.0 * (tp - 1) / tp * size
