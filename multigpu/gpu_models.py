@@ -28,7 +28,8 @@ class GpuData:
     `memory_gbit_s` is the data rate of one pin of the memory bus, `multiprocessors` counts SMs or
     compute units, `boost_mhz` is the clock of the arithmetic, `unified_memory` tells cards without
     memory of their own, `fabric` those whose board joins every card to every other (NVSwitch,
-    Infinity Fabric of an OAM board). `note` says what is special, `source` where the figures come from.
+    Infinity Fabric of an OAM board). `note` says what is special, `source` where the figures come
+    from.
     """
 
     name: str

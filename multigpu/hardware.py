@@ -119,9 +119,9 @@ class Gpu:
     cards before Ampere); pending ones go at the next reset. `compute_partition` (SPX, CPX ...) and
     `memory_partition` (NPS1 ...) are AMD's. `unified_memory`: the GPU shares the processor's memory
     (GB10, GH200, MI300A). `hip_index` is the number that HIP knows an AMD card by, its place among
-    the GPUs of KFD (integrated ones count); HIP_VISIBLE_DEVICES takes it. `memory_bus_width_bits` and
-    the largest clocks are the card's own (NVML, KFD); NVML's memory clock is half of the data rate.
-    `multiprocessors` counts SMs (NVIDIA) or compute units (AMD).
+    the GPUs of KFD (integrated ones count); HIP_VISIBLE_DEVICES takes it.
+    `memory_bus_width_bits` and the largest clocks are the card's own (NVML, KFD); NVML's memory
+    clock is half of the data rate. `multiprocessors` counts SMs (NVIDIA) or compute units (AMD).
     """
 
     index: int

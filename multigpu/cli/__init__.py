@@ -1,7 +1,8 @@
 """`python -m multigpu`: the readers and the planner for a person, without touching a host.
 
     python -m multigpu survey captures/*.json
-    python -m multigpu plan captures/tower.json Qwen/Qwen3-32B-AWQ --context 32768 --concurrency 4
+    python -m multigpu plan --host captures/tower.json --model Qwen/Qwen3-32B-AWQ
+    python -m multigpu plan --gpus "2x RTX 3090" --pcie x8,x4 --model Qwen/Qwen3-32B-AWQ
     nvidia-smi topo -m | python -m multigpu read
 
 A captured machine comes from deploys/survey.py, or without pyinfra from
@@ -16,14 +17,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from multigpu.cli.machines import run_plan, run_probe, run_share, run_survey
+from multigpu.cli.machines import run_probe, run_share, run_survey
+from multigpu.cli.page import page_options
+from multigpu.cli.plan import plan_options
 from multigpu.cli.read import run_read
-from multigpu.errors import MultigpuError, NoPlan
-from multigpu.explain import explain_refusal
+from multigpu.errors import MultigpuError
 from multigpu.parse import kinds
-from multigpu.plan import Objective
 from multigpu.screen.text import wrapped
 
 
@@ -32,10 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except NoPlan as error:
-        print(explain_refusal(error, Path(options.capture).stem), end="", flush=True)
-        print(error, file=sys.stderr)
-        return 1
     except MultigpuError as error:
         print(error, file=sys.stderr)
         return 1
@@ -52,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True)
     _survey_options(commands.add_parser("survey", help="what captured machines are"))
-    _plan_options(commands.add_parser("plan", help="how a model should use a machine's cards"))
+    plan_options(commands.add_parser("plan", help="how a model should use a machine's cards"))
+    page_options(commands.add_parser("page", help="the page of the plans in a plan file"))
     probe = commands.add_parser(
         "probe", help="the program that captures a machine, for its python3"
     )
@@ -68,15 +65,6 @@ def _survey_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=run_survey)
-
-
-def _plan_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("capture", help="captured machine or folder of outputs")
-    parser.add_argument("model", help="hub id, folder or .gguf of this machine")
-    parser.add_argument("--objective", choices=[str(o) for o in Objective], default="latency")
-    parser.add_argument("--context", type=int, default=8192)
-    parser.add_argument("--concurrency", type=int, default=4)
-    parser.set_defaults(run=run_plan)
 
 
 def _share_options(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Captured machines: their survey, a plan for one, and a copy that can be shared."""
+"""Captured machines: their survey, and a copy that can be shared."""
 
 from __future__ import annotations
 
@@ -10,19 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from multigpu.errors import CaptureError, MultigpuError
-from multigpu.explain import explain
 from multigpu.fleet import fleet
 from multigpu.hardware import Host
 from multigpu.parse import capture, kinds
 from multigpu.parse.folder import read_folder
-from multigpu.planner import plan
 from multigpu.pseudonyms import pseudonymised
-from multigpu.store import models
 from multigpu.store.inputs import Input, Model, Tree, file_text, inputs
 from multigpu.store.probe_program import program
 from multigpu.survey import survey
 from multigpu.survey_json import fleet_json
-from multigpu.wish import wishes
 
 WANTED = (
     "give what deploys/survey.py or multigpu/host/probe.py wrote, or a folder of saved outputs of "
@@ -35,7 +31,8 @@ def columns() -> int:
     return min(max(shutil.get_terminal_size().columns, 80), 120)
 
 
-def _machine(path: str) -> Host:
+def machine(path: str) -> Host:
+    """The captured machine at a path, a file or a folder of outputs. Raises CaptureError."""
     (found,) = inputs([path])
     if isinstance(found, Tree):
         for reason in found.left_out:
@@ -86,7 +83,7 @@ def run_survey(options: argparse.Namespace) -> int:
     unreadable: dict[str, str] = {}
     for path in _files(options.capture):
         try:
-            machines.append(_machine(path))
+            machines.append(machine(path))
         except MultigpuError as error:
             stem = Path(path).stem
             unreadable[stem if stem not in unreadable else path] = str(error)
@@ -115,12 +112,3 @@ def _is_captured(file: Path) -> bool:
         return kinds.guess(file_text(file)) is kinds.CAPTURED
     except CaptureError:
         return False
-
-
-def run_plan(options: argparse.Namespace) -> int:
-    """How a model should use the cards of one machine."""
-    keys = ("model", "objective", "context", "concurrency")
-    (wish,) = wishes({"service": {key: getattr(options, key) for key in keys}})
-    machine = _machine(options.capture)
-    print(explain(plan(machine, models.load(options.model, base=Path()), wish)))
-    return 0

@@ -1,0 +1,71 @@
+"""A model as a person at this machine names it: a folder, a config.json of any name, a GGUF, a hub
+id.
+
+Unlike in an inventory (multigpu/store/models.py) an absolute path lies here and not on a GPU host.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from multigpu.errors import ModelError
+from multigpu.model import from_hf_config
+from multigpu.plan import ModelSpec, Source
+from multigpu.store import models
+
+CONFIG = "config.json"
+QUANT = "hf_quant_config.json"
+LARGEST_BYTES = 16 << 20
+
+
+def load(reference: str) -> ModelSpec:
+    """The model of a path of this machine or of a hub id. Raises ModelError."""
+    path = Path(reference).expanduser()
+    if "\0" in reference or not path.exists():
+        if reference.startswith(("/", "~", "./", "../")) or reference.endswith(".json"):
+            raise ModelError(f"{reference}: no such file or folder on this machine")
+        return models.load(reference, base=Path())
+    if path.is_file() and path.suffix == ".json" and path.name != CONFIG:
+        return _bare_config(path)
+    place = path.parent if path.name == CONFIG else path
+    absolute = place.resolve()
+    found = models.load(str(absolute.relative_to("/")), base=Path("/"))
+    return replace(found, name=absolute.name, path=str(place))
+
+
+def _bare_config(path: Path) -> ModelSpec:
+    """A config.json under another name, as collections keep them; weights follow from shapes.
+
+    `Qwen--Qwen3-32B_config.json` is Qwen/Qwen3-32B, and `Qwen--Qwen3-32B_hf_quant_config.json`
+    beside it is its hf_quant_config.json.
+    """
+    stem = path.name.removesuffix(".json").removesuffix("config").rstrip("._-") or path.parent.name
+    beside = [path.with_name(f"{stem}{joint}{QUANT}") for joint in "_.-"]
+    quant = next((file for file in beside if file.is_file()), None)
+    name = stem.replace("--", "/", 1)
+    hub = "--" in stem
+    return from_hf_config(
+        _json(path),
+        name=name,
+        source=Source.HUB if hub else Source.CONTROLLER,
+        path=name if hub else str(path.parent),
+        weights_bytes=None,
+        quant_config=_json(quant) if quant else None,
+    )
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            value = json.loads(stream.read(LARGEST_BYTES))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise ModelError(f"{path} is not JSON") from None
+    if not isinstance(value, Mapping):
+        raise ModelError(f"{path} is not a JSON object")
+    return value
