@@ -1,7 +1,6 @@
 """What the metadata and tensor names of a GGUF file say about a model.
 
-Facts of llama.cpp 0.5.0-dev (0c1e57098): `src/llama-hparams.cpp` for windows and recurrent state,
-`src/llama-kv-cache.cpp` for what an MLA layer keeps (K only).
+Caches are in `gguf_cache.py`, what decides compute buffers in `gguf_graph.py`.
 """
 
 from __future__ import annotations
@@ -9,38 +8,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from multigpu.errors import ModelError
-from multigpu.plan import LayerCache
-
-MIB = 1024 * 1024
-
-# Sliding-window period and whether the first block of a period is the full one, where the file does
-# not say it (`load_swa_pattern` in src/models/*.cpp).
-SWA_PATTERNS = {
-    "cohere2": (4, False),
-    "exaone4": (4, False),
-    "gemma2": (2, False),
-    "gemma3": (6, False),
-    "gemma3n": (5, False),
-    "gpt-oss": (2, False),
-    "llama4": (4, False),
-    "olmo2": (4, False),
-    "smallthinker": (4, True),
-}
 
 REFUSED = {
     "deepseek4": "compressed sparse attention",
-    "kimi-linear": "Kimi linear attention",
-    "lfm2": "short convolutions",
-    "rwkv6": "RWKV",
-    "rwkv7": "RWKV",
+    "dflash": "a draft model",
+    "eagle3": "a draft model",
+    "glm5-next": "sparse attention with an indexer beside a recurrence",
+    "hrm-text": "layers that are run several times",
+    "minimax-m3": "sparse attention with an indexer",
+    "qwen4exp": "sparse attention with an indexer",
     "t5": "an encoder-decoder model",
+    "t5encoder": "an encoder without a cache",
 }
+
+# `llm_arch_is_recurrent` in src/llama-arch.cpp.
+RECURRENT = {"arwkv7", "mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7"}
+MIB = 1024 * 1024
+
+Tensor = tuple[str, int] | tuple[str, int, int]
+"""Name, bytes and, where known, elements of a tensor."""
 
 
 class GgufHeader:
-    """Metadata of one model; `tensors` are (name, bytes). Raises ModelError on what is missing."""
+    """Metadata and tensors of one model. Raises ModelError on what is missing."""
 
-    def __init__(self, fields: Mapping[str, object], tensors: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, fields: Mapping[str, object], tensors: Sequence[Tensor]) -> None:
         self.fields = fields
         architecture = fields.get("general.architecture")
         if not isinstance(architecture, str) or not architecture:
@@ -53,8 +45,9 @@ class GgufHeader:
             raise ModelError(f"{architecture}.block_count is {self.block_count}")
         self.by_block: tuple[dict[str, int], ...] = tuple({} for _ in range(self.block_count))
         self.other: dict[str, int] = {}
-        for name, n_bytes in tensors:
-            self._place(name, n_bytes)
+        for tensor in tensors:
+            self._place(tensor[0], tensor[1])
+        self.num_parameters = _elements(tensors)
         if not any(self.by_block):
             raise ModelError("the GGUF has no blk.* tensors: a shard or the end of it is missing")
 
@@ -97,12 +90,17 @@ class GgufHeader:
         """KV heads of every block; as many as query heads when the file does not say."""
         if f"{self.architecture}.attention.head_count_kv" in self.fields:
             return self.per_layer("attention.head_count_kv")
-        return self.per_layer("attention.head_count")
+        return self.heads()
+
+    def heads(self) -> tuple[int, ...]:
+        """Query heads of every block; a model that is nothing but a recurrence may name none."""
+        default = 0 if self.architecture in RECURRENT else None
+        return self.per_layer("attention.head_count", default=default)
 
     def head_dim(self) -> int:
         """Elements of a key per head (`attention.key_length`, else width over heads)."""
         stated = self.optional("attention.key_length")
-        heads = max(self.per_layer("attention.head_count"))
+        heads = max(self.heads())
         return stated or self.integer("embedding_length") // max(heads, 1)
 
     def vocab_size(self) -> int:
@@ -127,10 +125,6 @@ class GgufHeader:
         """True when the output layer reads the token embedding (no `output.weight`)."""
         return "output.weight" not in self.other
 
-    def layers_mib(self) -> tuple[float, ...]:
-        """Weights of each block."""
-        return tuple(sum(block.values()) / MIB for block in self.by_block)
-
     def output_mib(self) -> float:
         """Final norm and lm_head; llama.cpp puts them on the last device."""
         return sum(n for name, n in self.other.items() if name.startswith("output")) / MIB
@@ -139,55 +133,21 @@ class GgufHeader:
         """Everything else; llama.cpp keeps the input layer in the host's memory."""
         return sum(n for name, n in self.other.items() if not name.startswith("output")) / MIB
 
-    def caches(self) -> tuple[LayerCache, ...]:
-        """What each block keeps per token or per sequence."""
-        sliding = self._sliding()
-        trunk = self.block_count - (self.optional("nextn_predict_layers") or 0)
-        shared = self.optional("attention.shared_kv_layers") or 0
-        return tuple(
-            self._cache(i, sliding[i]) if i < trunk - shared else LayerCache("none")
-            for i in range(self.block_count)
-        )
+    @property
+    def trunk(self) -> int:
+        """Blocks without those of multi-token prediction at the end (`nextn`)."""
+        return self.block_count - (self.optional("nextn_predict_layers") or 0)
 
-    def _cache(self, index: int, sliding: bool) -> LayerCache:
-        names = self.by_block[index]
-        if any(name.startswith("ssm_") for name in names):
-            return self._state()
-        heads = self.kv_heads()[index]
-        if heads == 0 or not any(name.startswith("attn_") for name in names):
-            return LayerCache("none")
-        rank = self.optional("attention.kv_lora_rank")
-        if rank:
-            rope = self.integer("rope.dimension_count")
-            return LayerCache("mla", elements=rank + rope)
-        if sliding:
-            dim = self.optional("attention.key_length_swa") or self.head_dim()
-            return LayerCache("sliding", heads, dim, self.integer("attention.sliding_window"))
-        return LayerCache("full", heads, self._mean_dim())
+    def has(self, block: int, tensor: str) -> bool:
+        """True when the block has that tensor (`ffn_gate.weight`)."""
+        return tensor in self.by_block[block]
 
-    def _mean_dim(self) -> int:
-        """Keys and values may differ in width; their mean keeps `2 * heads * head_dim` true."""
-        value = self.optional("attention.value_length") or self.head_dim()
-        return -(-(self.head_dim() + value) // 2)
+    def has_any(self, block: int, prefix: str) -> bool:
+        """True when a tensor of the block begins so (`ssm_`)."""
+        return any(name.startswith(prefix) for name in self.by_block[block])
 
-    def _sliding(self) -> tuple[bool, ...]:
-        """Which blocks attend over a window; unknown patterns count as full, an upper bound."""
-        key = f"{self.architecture}.attention.sliding_window_pattern"
-        stated = self.fields.get(key)
-        if not self.optional("attention.sliding_window"):
-            return (False,) * self.block_count
-        if isinstance(stated, list | tuple) and len(stated) >= self.block_count:
-            return tuple(bool(item) for item in stated[: self.block_count])
-        period, dense_first = SWA_PATTERNS.get(self.architecture, (1, False))
-        if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
-            period = stated
-        full = 0 if dense_first else period - 1
-        return tuple(i % period != full for i in range(self.block_count))
 
-    def _state(self) -> LayerCache:
-        """Recurrent state in float32: `n_embd_r` + `n_embd_s`."""
-        inner, size = self.integer("ssm.inner_size"), self.integer("ssm.state_size")
-        groups = self.optional("ssm.group_count") or 0
-        kernel = self.optional("ssm.conv_kernel") or 1
-        elements = size * inner + (kernel - 1) * (inner + 2 * groups * size)
-        return LayerCache("state", elements=elements, element_bytes=4)
+def _elements(tensors: Sequence[Tensor]) -> int | None:
+    """Parameters of all tensors, None where one does not say its own."""
+    found = [tensor[2] for tensor in tensors if len(tensor) == 3]
+    return sum(found) if found and len(found) == len(tensors) else None

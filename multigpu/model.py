@@ -13,7 +13,7 @@ from multigpu import quantization
 from multigpu.blocks import Block, blocks, expert_size, experts, head_dim
 from multigpu.config_json import ConfigJson
 from multigpu.errors import ModelError
-from multigpu.gguf_header import GgufHeader
+from multigpu.gguf_model import from_gguf as from_gguf
 from multigpu.plan import ModelSpec, Source
 from multigpu.quantization import DTYPE_BYTES, SCHEME_BYTES, Quantization
 
@@ -131,59 +131,3 @@ def _scaled(layers_mib: tuple[float, ...], total_mib: float) -> tuple[float, ...
         raise ModelError("the weight files are smaller than the embeddings: the download is cut")
     factor = total_mib / sum(layers_mib)
     return tuple(mib * factor for mib in layers_mib)
-
-
-def from_gguf(
-    fields: Mapping[str, object],
-    tensors: Sequence[tuple[str, int]],
-    *,
-    name: str,
-    source: Source,
-    path: str,
-    size_bytes: int,
-    sha256: str | None = None,
-) -> ModelSpec:
-    """The model that a GGUF header describes.
-
-    `fields` are the metadata as Python values, `tensors` the (name, bytes) of every tensor of all
-    shards, `size_bytes` the size of the file (all shards together). Raises ModelError.
-    """
-    try:
-        header = GgufHeader(fields, tensors)
-        return _from_header(header, name, source, path, size_bytes, sha256)
-    except ModelError as error:
-        raise ModelError(f"{name}: {error}") from None
-
-
-def _from_header(
-    h: GgufHeader, name: str, source: Source, path: str, size_bytes: int, sha256: str | None
-) -> ModelSpec:
-    heads, kv_heads = h.per_layer("attention.head_count"), h.kv_heads()
-    ffn = h.per_layer("feed_forward_length", default=0)
-    return ModelSpec(
-        name=name,
-        source=source,
-        path=path,
-        format="gguf",
-        model_type=h.architecture,
-        quantization=h.file_type(),
-        dtype="float16",
-        num_hidden_layers=h.block_count,
-        num_attention_heads=max(heads),
-        num_key_value_heads=max(kv_heads),
-        head_dim=h.head_dim(),
-        hidden_size=h.integer("embedding_length"),
-        intermediate_size=max(ffn) or None,
-        vocab_size=h.vocab_size(),
-        max_position_embeddings=h.optional("context_length"),
-        layers=h.caches(),
-        layers_mib=h.layers_mib(),
-        embedding_mib=h.embedding_mib(),
-        output_mib=h.output_mib(),
-        num_experts=h.optional("expert_count") or None,
-        num_experts_per_tok=h.optional("expert_used_count"),
-        moe_intermediate_size=h.optional("expert_feed_forward_length"),
-        tie_word_embeddings=h.tied,
-        size_bytes=size_bytes,
-        sha256=sha256,
-    )

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from multigpu.gguf_facts import GgufFacts
+
 
 class Strategy(StrEnum):
     """How one service uses the cards of one host."""
@@ -77,6 +79,7 @@ class ModelSpec:
     missing from the counts, one phrase each. `active_parameters` are those that one token is
     multiplied with (routed experts by their share, the output matrix, no input embedding).
     `kv_cache_dtype` is the type the checkpoint asks for (fp8, nvfp4), None where it says nothing.
+    `gguf` is what llama.cpp's buffers depend on, None for what is no GGUF.
     """
 
     name: str
@@ -113,6 +116,7 @@ class ModelSpec:
     sha256: str | None = None
     weights_exact: bool = False
     lower_bound: tuple[str, ...] = ()
+    gguf: GgufFacts | None = None
     active_parameters: int | None = None
     kv_cache_dtype: str | None = None
 
@@ -272,8 +276,10 @@ class Candidate:
     requests one engine runs at a time, `max_num_batched_tokens` the tokens of one step where the
     runtime's own default leaves no room (None: the default holds). `gpu_memory_utilization` is
     vLLM's one fraction for all cards (SGLang: mem-fraction-static), None where the runtime has no
-    such setting. `cpu_offload_mib` are weights in the host's memory, over all ranks. `predicted` is
-    the speed under the workload, None before it was asked for.
+    such setting. `cpu_offload_mib` are weights in the host's memory, over all ranks: llama.cpp's
+    are the experts of the first `cpu_moe_layers` blocks, or all units but the last `gpu_layers`
+    (None: all are on the cards). `predicted` is the speed under the workload, None before it was
+    asked for.
     """
 
     runtime: str
@@ -293,6 +299,8 @@ class Candidate:
     max_num_batched_tokens: int | None = None
     expert_parallel: bool = False
     cpu_offload_mib: float = 0.0
+    cpu_moe_layers: int = 0
+    gpu_layers: int | None = None
     predicted: Prediction | None = None
 
 

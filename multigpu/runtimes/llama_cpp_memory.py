@@ -1,154 +1,209 @@
-"""What llama.cpp holds of each card: model, KV cache and compute buffers, and its unit counts.
+"""What llama-server holds of each card: model, KV cache and state, compute buffer, unit counts.
 
-llama.cpp counts the blocks and the output layer as units. Facts of 0.5.0-dev (0c1e57098).
+Compared term by term with the breakdown that llama-server 0.5.0-dev (0c1e57098) prints of a trial
+load, devices being ggml-rpc-server processes on a CPU: benchmarks/llama_cpp_memory.py. These take
+part in pipeline parallelism as CUDA devices do. What CUDA itself takes is outside of that
+breakdown and is `context_mib` here.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import floor
 
 from multigpu import memory as m
 from multigpu.errors import WishError
 from multigpu.hardware import Gpu, Host
-from multigpu.placement import partition
-from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Wish
+from multigpu.memo import memo
+from multigpu.placement import split_at
+from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Wish, Workload
+from multigpu.runtimes.llama_cpp_profile import (
+    CACHE_TYPE_BYTES,
+    COPIES,
+    KV_PAD,
+    Profile,
+    Settings,
+    Slots,
+    Span,
+    padded,
+    profile,
+)
 from multigpu.workload import workload
 
-# llama.cpp: CUDA context and cuBLAS of one process on one card, outside of its own buffers.
-CONTEXT_MIB = 512
-UBATCH = 512
-# `pipeline parallelism enabled (n_copies=4)`: inputs of a step are kept once per copy.
-COPIES = 4
-KV_PAD = 256
-
-CACHE_TYPE_BYTES = {
-    "f32": 4.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "q8_0": 34 / 32,
-    "q5_1": 24 / 32,
-    "q5_0": 22 / 32,
-    "q4_1": 20 / 32,
-    "q4_0": 18 / 32,
-    "iq4_nl": 18 / 32,
-}
+# CUDA context, modules and cuBLAS of one process on one card, outside of llama.cpp's buffers:
+# 300 to 600 MiB on consumer cards, about 700 on an H200 with driver 580.
+CONTEXT_MIB, LARGE_CONTEXT_MIB, LARGE_CARD_MIB = 512, 700, 65536
+# llama-server's own number of slots (`--parallel -1`, tools/server/server.cpp).
+SLOTS = 4
 
 
-def kv_bytes(wish: Wish) -> float:
-    """Bytes per cached element, the mean of `--cache-type-k` and `--cache-type-v` (f16: 2)."""
-    usual = wish.kv_cache_dtype or "f16"
-    k, v = (wish.flags.get(f"--cache-type-{x}") or usual for x in "kv")
-    return (CACHE_TYPE_BYTES.get(k, 2.0) + CACHE_TYPE_BYTES.get(v, 2.0)) / 2
+def settings(wish: Wish) -> Settings:
+    """Flags that decide memory. Raises WishError when `--ubatch-size` is no number."""
+    known = memo(wish)
+    if "llama.cpp" not in known:
+        usual = wish.kv_cache_dtype or "f16"
+        k, v = (wish.flags.get(f"--cache-type-{x}") or usual for x in "kv")
+        known["llama.cpp"] = Settings(
+            ubatch=_ubatch(wish),
+            flash_attn=wish.flags.get("--flash-attn") != "off",
+            k_bytes=CACHE_TYPE_BYTES.get(k, 2.0),
+            v_bytes=CACHE_TYPE_BYTES.get(v, 2.0),
+            swa_full="--swa-full" in wish.flags,
+        )
+    found: Settings = known["llama.cpp"]
+    return found
 
 
-def _units(candidate: Candidate, model: ModelSpec, wish: Wish) -> list[float]:
-    """Size of each block with its KV cache, then of the output layer."""
-    blocks = [
-        weights + _kv(model, (i, i + 1), candidate, wish)
-        for i, weights in enumerate(model.layers_mib)
-    ]
-    return [*blocks, output_mib(model)]
+def _ubatch(wish: Wish) -> int:
+    """Tokens per physical batch; a logical batch that is smaller limits it."""
+    sizes = []
+    for flag, usual in (("--ubatch-size", "512"), ("--batch-size", "2048")):
+        text = wish.flags.get(flag) or usual
+        if not text.isdecimal() or int(text) < 1:
+            raise WishError(f"{wish.name}: flags: {flag} {text}, needs a whole number above 0")
+        sizes.append(int(text))
+    return min(sizes)
 
 
-def output_mib(model: ModelSpec) -> float:
-    """The output layer; a tied model keeps a second copy of the embedding on the last card."""
-    return model.output_mib + (model.embedding_mib if model.tie_word_embeddings else 0.0)
+def context_mib(gpu: Gpu) -> int:
+    """What a process takes of a card beside llama.cpp's buffers."""
+    return LARGE_CONTEXT_MIB if (gpu.memory_mib or 0) >= LARGE_CARD_MIB else CONTEXT_MIB
+
+
+def capacity_mib(gpu: Gpu, wish: Wish) -> float:
+    """What llama-server may take of a card: what is free, less a margin."""
+    return m.free_mib(gpu, wish) - m.FREE_MARGIN_MIB
+
+
+def slots(candidate: Candidate, wish: Wish, load: Workload) -> int:
+    """Requests that one engine runs at a time: as wished, else what llama-server would take."""
+    share = m.engine_concurrency(candidate, load)
+    return share if wish.concurrency is not None else max(SLOTS, share)
+
+
+def wanted(candidate: Candidate, wish: Wish, load: Workload) -> Slots:
+    """Every request of the workload at full length; slots beyond them share the same cache."""
+    count, share = slots(candidate, wish, load), m.engine_concurrency(candidate, load)
+    return Slots(padded(load.context) * share, count, unified=count > share)
 
 
 def layers(
     candidate: Candidate, host: Host, model: ModelSpec, wish: Wish
 ) -> tuple[int, ...] | None:
     """Unit counts that keep the worst share of a card's budget smallest."""
+    p, load = profile(model, settings(wish)), workload(model, wish)
     n = len(candidate.gpus)
-    budgets = [
-        _capacity(host.gpu(index), wish) - CONTEXT_MIB - _compute(model, wish, n, i == n - 1)
-        for i, index in enumerate(candidate.gpus)
-    ]
-    return partition(_units(candidate, model, wish), budgets)
+    if p.n_units < n:
+        return None
+    asked = wanted(candidate, wish, load)
+    least = Slots(padded(load.context), asked.count, asked.count > 1)
+    cards = [host.gpu(index) for index in candidate.gpus]
+    for share in (asked, least):
+        spent = p.compute((0, p.n_units), share, n)
+        budgets = [capacity_mib(gpu, wish) - context_mib(gpu) - spent for gpu in cards]
+        sums = p.sums(share)
+        if min(budgets) > 0 and sums[-1] <= sum(budgets):
+            break
+    return split_at(sums, budgets, 0.0, 0.0) if min(budgets) > 0 else None
 
 
-def _capacity(gpu: Gpu, wish: Wish) -> float:
-    return m.free_mib(gpu, wish) - m.FREE_MARGIN_MIB
-
-
-def _kv(model: ModelSpec, blocks: tuple[int, int], candidate: Candidate, wish: Wish) -> float:
-    """llama-server gives every slot its own cache of `context` tokens, padded to 256."""
-    load = workload(model, wish)
-    one = m.request_mib(
-        model.layers[blocks[0] : blocks[1]],
-        load.context,
-        kv_bytes=kv_bytes(wish),
-        in_flight=UBATCH,
-        pad=KV_PAD,
-    )
-    return one * m.engine_concurrency(candidate, load)
-
-
-def _compute(model: ModelSpec, wish: Wish, cards: int, last: bool) -> float:
-    """Compute buffer of one card at --ubatch-size 512 with flash attention.
-
-    The larger of a block's vectors and, on the last card, the logits; the attention mask once per
-    copy of pipeline parallelism.
-    """
-    ubatch = _ubatch(wish)
-    block = 6 * model.hidden_size + 3 * m.ffn_size(model)
-    logits = model.vocab_size + model.hidden_size if last else 0
-    copies = COPIES if cards > 1 else 1
-    return ubatch * 4 * (max(block, logits) + workload(model, wish).context * copies) / m.MIB
-
-
-def _ubatch(wish: Wish) -> int:
-    """Tokens per physical batch. Raises WishError when the wished one is no number."""
-    text = wish.flags.get("--ubatch-size") or str(UBATCH)
-    if not text.isdecimal() or int(text) < 1:
-        raise WishError(f"{wish.name}: flags: --ubatch-size {text}, needs a whole number above 0")
-    return int(text)
-
-
-def sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Candidate:
-    """The candidate with memory per card and the KV tokens that it is started with."""
-    units = spans(candidate, model)
-    if units is None:
-        return candidate
-    load = workload(model, wish)
-    per_engine = len(candidate.gpus) // candidate.replicas
-    memory = tuple(
-        _memory(candidate, host.gpu(index), model, wish, span, per_engine)
-        for index, span in zip(candidate.gpus, units, strict=True)
-    )
-    slots = m.engine_concurrency(candidate, load)
-    return replace(
-        candidate,
-        memory=memory,
-        kv_tokens=load.context * slots,
-        kv_sequences=slots,
-        max_model_len=load.context,
-        max_num_seqs=slots,
-    )
-
-
-def spans(candidate: Candidate, model: ModelSpec) -> list[tuple[int, int]] | None:
+def spans(candidate: Candidate, model: ModelSpec) -> list[Span] | None:
     """The units [start, end) of every card, aligned with `gpus`; None when they do not add up."""
     n = model.num_hidden_layers + 1
     if candidate.strategy is not Strategy.LAYER_SPLIT:
         return [(0, n)] * len(candidate.gpus)
-    layers = candidate.layers or ()
-    if len(layers) != len(candidate.gpus) or sum(layers) != n or min(layers) < 1:
+    counts = candidate.layers or ()
+    if len(counts) != len(candidate.gpus) or sum(counts) != n or min(counts) < 1:
         return None
-    ends = [sum(layers[: i + 1]) for i in range(len(layers))]
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+    found, start = [], 0
+    for count in counts:
+        found.append((start, start + count))
+        start += count
+    return found
 
 
-def _memory(
-    candidate: Candidate, gpu: Gpu, model: ModelSpec, wish: Wish, span: tuple[int, int], cards: int
-) -> Memory:
-    last = span[1] == model.num_hidden_layers + 1
-    held = sum(model.layers_mib[span[0] : span[1]]) + (output_mib(model) if last else 0.0)
-    return m.memory(
-        held,
-        _kv(model, span, candidate, wish),
-        _compute(model, wish, cards, last),
-        CONTEXT_MIB,
-        _capacity(gpu, wish),
-        other=m.other_mib(gpu, wish),
+def sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Candidate:
+    """The candidate with memory per card and the context it is started with.
+
+    Hard is one request of full context. Where the whole workload does not fit beside it, slots
+    share what does (`--kv-unified`), and with recurrent state there are fewer of them.
+    """
+    found = spans(candidate, model)
+    if found is None:
+        return candidate
+    p, load = profile(model, settings(wish)), workload(model, wish)
+    cards = [_Card(p, span, candidate, host.gpu(i), wish) for span, i in _pairs(found, candidate)]
+    share = wanted(candidate, wish, load)
+    if not all(card.fits(share) for card in cards):
+        share = _shared(cards, padded(load.context), share)
+    limit = min(card.longest(share) for card in cards)
+    return replace(
+        candidate,
+        memory=tuple(card.memory(share) for card in cards),
+        kv_tokens=share.tokens,
+        kv_sequences=max(1, share.tokens // padded(load.context)),
+        max_model_len=load.context,
+        context_limit=max(0, min(limit, model.max_position_embeddings or limit)),
+        max_num_seqs=share.count,
     )
+
+
+def _pairs(found: list[Span], candidate: Candidate) -> list[tuple[Span, int]]:
+    return list(zip(found, candidate.gpus, strict=True))
+
+
+def _shared(cards: list[_Card], context: int, asked: Slots) -> Slots:
+    """As many tokens as fit in one cache for all slots, at least one request; else fewer slots."""
+    count = asked.count
+    while True:
+        share = Slots(context, count, unified=count > 1)
+        longest = min(card.longest(share) for card in cards)
+        if longest >= context or count == 1:
+            tokens = min(asked.tokens, max(context, longest))
+            return replace(share, tokens=tokens // KV_PAD * KV_PAD)
+        count = max(1, count // 2)
+
+
+class _Card:
+    """One card of a candidate: what it holds for a given share of the context."""
+
+    def __init__(
+        self, p: Profile, span: Span, candidate: Candidate, gpu: Gpu, wish: Wish
+    ) -> None:
+        self.p, self.span = p, span
+        self.cards = len(candidate.gpus) // candidate.replicas
+        self.capacity = capacity_mib(gpu, wish)
+        self.context = context_mib(gpu)
+        self.weights = p.held(span)
+        self.other = m.other_mib(gpu, wish)
+
+    def total(self, share: Slots) -> float:
+        cache, compute = self.p.cache(self.span, share), self.p.compute(self.span, share, self.cards)
+        return self.weights + cache + compute + self.context
+
+    def fits(self, share: Slots) -> bool:
+        # Every term is rounded up to whole MiB.
+        return self.total(share) + 4 <= self.capacity
+
+    def longest(self, share: Slots) -> int:
+        """Tokens in all that fit this card with so many slots in one cache."""
+        base = Slots(KV_PAD * 64, share.count, unified=share.count > 1)
+        long = replace(base, tokens=base.tokens * 2)
+        rate = (self.total(long) - self.total(base)) / base.tokens
+        spare = self.capacity - 4 - self.total(base)
+        if rate <= 0:
+            return 2**31 if spare >= 0 else 0
+        return max(0, base.tokens + floor(spare / rate)) // KV_PAD * KV_PAD
+
+    def memory(self, share: Slots) -> Memory:
+        return m.memory(
+            self.weights,
+            self.p.cache(self.span, share),
+            self.p.compute(self.span, share, self.cards),
+            self.context,
+            self.capacity,
+            other=self.other,
+        )
+
+
+__all__ = ["COPIES", "layers", "settings", "sized", "slots", "spans", "wanted"]

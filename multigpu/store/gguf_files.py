@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from multigpu.errors import ModelError
-from multigpu.model import from_gguf
+from multigpu.gguf_header import Tensor
+from multigpu.gguf_model import from_gguf
 from multigpu.plan import ModelSpec, Source
 
 SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
@@ -90,12 +91,12 @@ def _sparse(path: Path, file: HostFile) -> Path:
 
 def _read_shards(
     reference: str, shards: list[Path], heads: list[int] | None = None
-) -> tuple[dict[str, object], list[tuple[str, int]]]:
+) -> tuple[dict[str, object], list[Tensor]]:
     """Metadata of the first shard and the tensors of all of them."""
     from gguf import GGUFReader
 
     fields: dict[str, object] = {}
-    tensors: list[tuple[str, int]] = []
+    tensors: list[Tensor] = []
     for number, shard in enumerate(shards):
         read = heads[number] if heads is not None else None
         try:
@@ -104,7 +105,10 @@ def _read_shards(
             raise ModelError(_cut(reference, shard.name, read, type(error).__name__)) from None
         if read is not None and reader.data_offset > read:
             raise ModelError(_cut(reference, shard.name, read, f"ends at {reader.data_offset}"))
-        tensors += [(str(tensor.name), int(tensor.n_bytes)) for tensor in reader.tensors]
+        tensors += [
+            (str(tensor.name), int(tensor.n_bytes), int(tensor.n_elements))
+            for tensor in reader.tensors
+        ]
         if number == 0:
             fields = {name: _value(name, field) for name, field in reader.fields.items()}
     return fields, tensors
