@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 from pyinfra import host
 
-from deploys.common import TEMPLATES, load_model, plan_file, services
+from deploys.common import TEMPLATES, directory, load_model, machine_name, plan_file, services
+from multigpu import measured_file
 from multigpu.decide import decide
 from multigpu.generation import Deployment
 from multigpu.hardware import Host
 from multigpu.install import Upload
+from multigpu.measured import Measurement
 from multigpu.plan import Plan
 from multigpu.runtimes import runtime
 from multigpu.store import archive, texts, uploads
@@ -34,11 +36,22 @@ def decided(machine: Host, *, anew: bool = False) -> Decided:
         path=str(path),
         load_model=load_model,
         anew=anew,
+        measured=measured(),
     )
     changed = texts.write(path, decision.text)
     if changed:
         host.log(f"wrote {path}")
     return Decided(decision.plans, changed)
+
+
+def measured() -> tuple[Measurement, ...]:
+    """What `measurements/<host>.yaml` holds, unless `measurements_directory` is set; may be none.
+
+    Raises MultigpuError when the file holds something else.
+    """
+    path = directory("measurements_directory", "measurements") / f"{machine_name()}.yaml"
+    text = texts.read_if_there(path)
+    return () if text is None else measured_file.read(text, str(path))
 
 
 def program() -> Upload:

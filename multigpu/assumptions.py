@@ -27,7 +27,8 @@ def assumptions(
         yield "A balancer spreads requests evenly over the engines."
     predicted = chosen.predicted
     if predicted is not None and predicted.basis:
-        yield f"Speeds: {predicted.basis.rstrip('.')}."
+        kind = "Measured" if predicted.measured else "Speeds"
+        yield f"{kind}: {predicted.basis.rstrip('.')}."
 
 
 def _requests(wish: Wish, load: Workload) -> str:

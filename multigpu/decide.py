@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from multigpu import planfile
 from multigpu.errors import MultigpuError
 from multigpu.hardware import Host
+from multigpu.measured import Measurement
 from multigpu.plan import ModelSpec, Plan, Wish
 from multigpu.planner import plan
 from multigpu.wish import wishes
@@ -30,8 +31,11 @@ def decide(
     path: str,
     load_model: Callable[[str], ModelSpec],
     anew: bool = False,
+    measured: Sequence[Measurement] = (),
 ) -> Decision:
     """Plans for all services. `existing` is the plan file's text, `anew` plans even what holds.
+
+    `measured` are results of this host; they replace predictions in plans that are made now.
 
     A stored plan is kept as long as the wish, pins included, is the one it was made for; then its
     cards must still be there. What is served is what the file says, to the last rounded digit.
@@ -43,7 +47,7 @@ def decide(
     for wish in wishes(pinned(services, planfile.pins(existing, path), path)):
         kept = stored.get(wish.name)
         if kept is None or not same_wish(kept.wish, wish):
-            kept = plan(machine, load_model(wish.model), wish)
+            kept = plan(machine, load_model(wish.model), wish, measured=measured)
         check_cards(machine, kept, path)
         plans.append(kept)
     check_names(plans)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 from multigpu import ranking, rules
@@ -20,6 +21,7 @@ from multigpu.hardware import Host
 from multigpu.justify import justify
 from multigpu.labels import cards, label, runtime_name
 from multigpu.losers import Contest, considered
+from multigpu.measured import Measurement, judged
 from multigpu.pins import check_pins, pinned_keys
 from multigpu.plan import (
     Candidate,
@@ -34,7 +36,6 @@ from multigpu.plan import (
 )
 from multigpu.runtimes import RUNTIMES, runtime
 from multigpu.runtimes.vllm_memory import GPU_MEMORY_UTILIZATION
-from multigpu.speed import predict
 from multigpu.strengths import strengths
 from multigpu.workload import workload
 
@@ -44,7 +45,7 @@ COMPARED = {"memory-fit", "ranked-lower", "close-second"}
 """Rules whose `found` already compares with what is needed."""
 
 
-def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[object] = ()) -> Plan:
+def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[Measurement] = ()) -> Plan:
     """The best way to serve a model on one host, or NoPlan with everything that was tried.
 
     `measured` are results of this rig; those of the same way of serving the same model replace its
@@ -62,7 +63,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[object]
             wish=wish,
             changes=tuple(changes(rejected, host, model, load)),
         )
-    timed = [replace(c, predicted=_speed(c, host, model, load, measured)) for c in holding]
+    timed = [replace(c, predicted=judged(c, host, model, load, measured)) for c in holding]
     chosen, *lower = ranking.order(timed, host, model, wish, load)
     contest = Contest(chosen, host, model, wish, load)
     lost = [Rejected(rival, (contest.lost(rival),)) for rival in lower]
@@ -75,7 +76,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[object]
         gpu_uuids=tuple(host.gpu(index).uuid for index in chosen.gpus),
         reasons=tuple(_reasons(chosen, second, host, wish, load, rejected)),
         rejected=(*lost, *rejected),
-        warnings=tuple(_warnings((chosen, *lower), host, model, wish, load)),
+        warnings=tuple(_warnings((chosen, *lower), host, model, wish, load, measured)),
         environment=settings(host, model, chosen, wish),
         pinned=pinned_keys(wish),
         simulated=host.simulated,
@@ -83,17 +84,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[object]
         assumptions=tuple(assumptions(chosen, host, model, wish, load)),
         gpu_names=tuple(host.gpu(index).name for index in chosen.gpus),
     )
-    return replace(made, justification=justify(made, host))
-
-
-def _speed(
-    candidate: Candidate,
-    host: Host,
-    model: ModelSpec,
-    load: Workload,
-    measured: Sequence[object],
-) -> Prediction:
-    return predict(candidate, host, model, load)
+    return replace(made, justification=justify(made, host, measured))
 
 
 def sift(host: Host, model: ModelSpec, wish: Wish) -> tuple[list[Candidate], list[Rejected]]:
@@ -199,7 +190,12 @@ def _single_objection(chosen: Candidate, rejected: list[Rejected]) -> Iterator[R
 
 
 def _warnings(
-    ways: Sequence[Candidate], host: Host, model: ModelSpec, wish: Wish, load: Workload
+    ways: Sequence[Candidate],
+    host: Host,
+    model: ModelSpec,
+    wish: Wish,
+    load: Workload,
+    measured: Sequence[Measurement],
 ) -> Iterator[Reason]:
     """What the operator should know although the plan holds."""
     chosen = ways[0]
@@ -218,7 +214,18 @@ def _warnings(
         yield Reason("peer-access-unproven", found, None, hint)
     yield from _busy(chosen)
     yield from rules.warnings(chosen, host, model, wish, load)
-    yield from doubts(ways, host, model, load, lambda way, other: predict(way, host, model, other))
+    yield from doubts(ways, host, model, load, partial(_again, host, model, measured))
+
+
+def _again(
+    host: Host,
+    model: ModelSpec,
+    measured: Sequence[Measurement],
+    way: Candidate,
+    load: Workload,
+) -> Prediction:
+    """The speed of a candidate under another workload."""
+    return judged(way, host, model, load, measured)
 
 
 def _busy(chosen: Candidate) -> Iterator[Reason]:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from multigpu.could_carry import EFFECTIVE_BITS
 from multigpu.hardware import Host
-from multigpu.justify import EFFECTIVE_BITS, WORTH, justify
+from multigpu.justify import WORTH, justify
 from multigpu.plan import (
     Candidate,
     Justification,

@@ -1,0 +1,103 @@
+"""A justification in sentences: the verdict first, then the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from multigpu import memory as m
+from multigpu.labels import counted, label, rounded
+from multigpu.plan import Candidate, Justification, Plan, Strategy
+
+
+class Sides(NamedTuple):
+    """The best way over several cards, the best way on one, and copies of the latter."""
+
+    several: Candidate | None
+    one: Candidate | None
+    copies: Candidate | None
+
+
+def sentences(
+    made: Justification, plan: Plan, sides: Sides, rates: Sequence[float | None]
+) -> Iterator[str]:
+    """The verdict, the numbers, what a split costs, and what else the cards could carry."""
+    yield _verdict_sentence(made, plan)
+    if made.verdict != "needed":
+        yield from _numbers(made)
+        yield from _cost_of_splitting(sides, rates, made.concurrency)
+    if made.verdict != "needed" or plan.model.weights_mib * 2 < _room(made):
+        yield _carry(made)
+
+
+def _verdict_sentence(made: Justification, plan: Plan) -> str:
+    more = counted(made.usable - 1, "more card")
+    match made.verdict:
+        case "needed":
+            return f"One card is not enough: {_against_one(plan)}."
+        case "worth-it" if made.gpus == 1:
+            return f"The plan stays on one card; {more} would serve {plan.workload.objective}."
+        case "worth-it":
+            return f"The model justifies {made.gpus} of {made.usable} cards."
+        case "not-worth-it":
+            wanted = f"for {plan.workload.objective} it does not justify {more}"
+            return f"One card holds {plan.model.name}; {wanted}."
+        case _:
+            return "One card holds it and no speed is predicted: measure one against several."
+
+
+def _against_one(plan: Plan) -> str:
+    """What rules out one card, by the rejected single card with the most memory."""
+    for item in plan.rejected:
+        if item.candidate.strategy is Strategy.SINGLE:
+            for reason in item.reasons:
+                if reason.rule == "memory-fit":
+                    return reason.found
+    return "no way on a single card holds"
+
+
+def _numbers(made: Justification) -> Iterator[str]:
+    """`X against Y: 1.9 times the output at 16 requests, ...`."""
+    parts = [
+        text
+        for ratio, text in (
+            (made.throughput_ratio, f"the output tokens at {made.concurrency} requests at a time"),
+            (made.latency_ratio, "the speed of one request"),
+            (made.context_ratio, "the context"),
+        )
+        if ratio is not None
+        for text in [f"{rounded(ratio)} times {text}"]
+    ]
+    if parts and made.label and made.one_card:
+        yield f"{made.label} against {made.one_card}: {', '.join(parts)}."
+
+
+def _cost_of_splitting(
+    sides: Sides, rates: Sequence[float | None], concurrency: int
+) -> Iterator[str]:
+    """A model that fits one card is not split without saying what copies would give instead."""
+    several, copies = sides.several, sides.copies
+    if several is None or several.replicas == len(several.gpus) or sides.one is None:
+        return
+    split, copied = rates[0], rates[2]
+    if copies is None or split is None or copied is None:
+        yield "It is split although one card holds it: what copies would give is not known."
+        return
+    gives = f"{rounded(copied)} tok/s at {concurrency} requests against {rounded(split)} split"
+    if copied > split:
+        cost = f"the split costs {1 - split / copied:.0%} of that".replace("%", " %")
+        yield f"It is split although one card holds it: {label(copies)} gives {gives}, {cost}."
+    else:
+        yield f"Splitting costs nothing here: {label(copies)} gives {gives}."
+
+
+def _room(made: Justification) -> float:
+    """MiB of weights in 16 bits that all cards could carry."""
+    widest = max(made.sizes, key=lambda size: size.bits)
+    return widest.billions * 1e9 * 2 / m.MIB
+
+
+def _carry(made: Justification) -> str:
+    together = ", ".join(f"{rounded(s.billions)}B at {s.bits} bit" for s in made.sizes)
+    each = ", ".join(f"{rounded(s.per_card_billions)}B at {s.bits} bit" for s in made.sizes)
+    return f"These cards could carry {together} in one engine, or a copy on each of {each}."
