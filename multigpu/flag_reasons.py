@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from multigpu.cautions.caution import TENANT_MIB
 from multigpu.labels import cards, counted
 from multigpu.plan import Plan, Setting, Strategy
 
@@ -81,7 +82,7 @@ def _context(plan: Plan) -> str:
 def _slots(plan: Plan) -> str:
     chosen, wished = plan.chosen, plan.wish.concurrency
     if wished is None:
-        return "the runtime's own default for these cards: set concurrency to change it"
+        return "requests at a time that the memory was planned for: set concurrency to change it"
     if chosen.replicas > 1:
         return f"{wished} requests at a time over {chosen.replicas} engines"
     return f"{counted(wished, 'request')} at a time, as asked for"
@@ -96,7 +97,7 @@ def _cache_tokens(plan: Plan) -> str:
 def _share(plan: Plan) -> str:
     if plan.wish.gpu_memory_utilization is not None:
         return "pinned: the share of every card that the engine may hold"
-    if any(memory.other_mib for memory in plan.chosen.memory):
+    if any(memory.other_mib >= TENANT_MIB for memory in plan.chosen.memory):
         return "the share of every card that is free: one fraction holds for all of them"
     return "the share of every card that the engine may hold; the rest stays spare"
 

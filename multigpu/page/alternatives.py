@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from multigpu import labels
-from multigpu.page.text import WIDTH, hanging, heading, sentence, table
+from multigpu.page.text import WIDTH, hanging, heading, table
 from multigpu.plan import Candidate, Estimate, Plan, Prediction, Rejected
 from multigpu.rule_list import LOST
 
@@ -46,7 +46,8 @@ def section(plan: Plan) -> Iterator[str]:
         yield from compared([("this plan", plan.chosen), *_numbered(found)])
     for number, item in enumerate(found, start=1):
         where = labels.cards(item.candidate.gpus)
-        yield from hanging(f"  {number}  ", f"{where}: {'; '.join(map(sentence, item.reasons))}")
+        why = "; ".join(f"{reason.found} [{reason.rule}]" for reason in item.reasons)
+        yield from hanging(f"  {number}  ", f"{where}: {why}")
     if more:
         rules = sorted({f"[{reason.rule}]" for item in everyone for reason in item.reasons})
         also = "more hold and were not chosen" if found else "hold as well and were not chosen"

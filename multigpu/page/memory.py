@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from multigpu import labels
 from multigpu.page.text import WIDTH, hanging, heading, labelled, table
@@ -21,6 +21,7 @@ TERMS: dict[str, Callable[[Memory], float]] = {
 }
 LEFT_OUT_IF_NONE = ("graphs", "others")
 SMALL_MIB = 1024
+SHOWN_MIB = 52
 LEGEND = (
     "compute: peak of a step; overhead: context and communicator; usable: what the runtime may "
     "take of the card"
@@ -41,7 +42,7 @@ def section(plan: Plan) -> Iterator[str]:
 
 
 def _others(chosen: Candidate) -> str:
-    if not any(memory.other_mib for memory in chosen.memory):
+    if not _any("others", chosen.memory):
         return ""
     return "; others: what other programs hold besides"
 
@@ -52,7 +53,7 @@ def per_card(candidate: Candidate) -> list[str]:
     for index, memory in zip(candidate.gpus, candidate.memory, strict=True):
         alike.setdefault(memory, []).append(index)
     word = unit(candidate.memory)
-    names = [n for n in TERMS if n not in LEFT_OUT_IF_NONE or any(map(TERMS[n], alike))]
+    names = [name for name in TERMS if name not in LEFT_OUT_IF_NONE or _any(name, alike)]
     cells = [[_cell(TERMS[name](memory), word) for name in names] for memory in alike]
     cards = [labels.cards(indices) for indices in alike.values()]
     for gap in (2, 1):
@@ -63,6 +64,12 @@ def per_card(candidate: Candidate) -> list[str]:
     legend = zip(numbers, cards, strict=True)
     below = [line for number, card in legend for line in hanging(f"  {number} ", card)]
     return [*table(_rows(names, numbers, cells), gap=1), *below]
+
+
+def _any(name: str, memories: Collection[Memory]) -> bool:
+    """True when some card holds so much of a term that a decimal of a GiB shows it."""
+    small = all(memory.total_mib < SMALL_MIB for memory in memories)
+    return any(TERMS[name](memory) >= (1 if small else SHOWN_MIB) for memory in memories)
 
 
 def _rows(names: list[str], cards: list[str], cells: list[list[str]]) -> list[list[str]]:
@@ -77,7 +84,7 @@ def unit(memories: tuple[Memory, ...]) -> str:
 def _cell(mib: float, unit: str) -> str:
     if unit == "MiB":
         return f"{mib:.0f}"
-    if 0 < mib < 52:
+    if 0 < mib < SHOWN_MIB:
         return "<0.1"
     return labels.gib(mib)
 

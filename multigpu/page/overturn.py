@@ -8,50 +8,72 @@ from collections.abc import Iterator
 from multigpu import labels
 from multigpu.page.alternatives import best, kind
 from multigpu.page.text import WIDTH, bullets, hanging, heading
-from multigpu.plan import Candidate, Estimate, Objective, Plan, Strategy
+from multigpu.plan import (
+    Candidate,
+    Estimate,
+    Objective,
+    Plan,
+    Prediction,
+    Rejected,
+    Strategy,
+    Workload,
+)
+
+CLOSE = "close-second"
 
 
 def section(plan: Plan) -> Iterator[str]:
-    """The alternatives whose range meets that of the plan, their pins, and the load to put on."""
-    close = [item.candidate for item in best(plan) if _close(plan, item.candidate)]
-    if not close:
+    """The second and all close to it, what they would have to show, their pins, and the load."""
+    found = best(plan)
+    worth = [item.candidate for n, item in enumerate(found) if n == 0 or _close(item)]
+    if not worth:
         return
     yield from heading("To overturn it, measure")
-    yield from bullets(_why(plan, candidate) for candidate in close)
+    yield from bullets(_target(plan, candidate) for candidate in worth)
     yield from hanging("  ", f"Under {plan.wish.name} in plans/{plan.host}.yaml write")
-    for candidate in close:
+    for candidate in worth:
         yield from hanging("    pins: ", _pins(plan, candidate))
     text = "and serve it with deploys/plan.py and deploys/serve.py; then the same load on each:"
     yield from hanging("  ", text)
     yield from command(plan)
 
 
-def _key(candidate: Candidate, objective: Objective) -> Estimate | None:
-    found = candidate.predicted
-    if found is None:
-        return None
-    return found.decode_tokens_per_s if objective is Objective.THROUGHPUT else found.tpot_ms
+def _close(item: Rejected) -> bool:
+    """The ranking called it close, or nothing but a measurement tells the two apart."""
+    unknown = item.candidate.predicted is None or item.candidate.predicted.tpot_ms is None
+    return unknown or any(reason.rule == CLOSE for reason in item.reasons)
 
 
-def _close(plan: Plan, other: Candidate) -> bool:
-    """True when the ranges overlap; without speeds nothing tells them apart but a measurement."""
+def _target(plan: Plan, other: Candidate) -> str:
+    """What the other way is predicted to give, and what it would have to."""
+    name = f"{kind(other)} on {labels.cards(other.gpus)}"
     objective = plan.workload.objective
     if objective is Objective.CONTEXT:
-        return False
-    ours, theirs = _key(plan.chosen, objective), _key(other, objective)
-    if ours is None or theirs is None:
-        return True
-    return ours.low <= theirs.high and theirs.low <= ours.high
-
-
-def _why(plan: Plan, other: Candidate) -> str:
-    objective = plan.workload.objective
-    ours, theirs = _key(plan.chosen, objective), _key(other, objective)
-    name = f"{kind(other)} on {labels.cards(other.gpus)}"
+        return f"{name}: more than {plan.chosen.kv_tokens or 0:,} tokens of KV cache"
+    ours, theirs = _figure(plan.chosen, plan.workload), _figure(other, plan.workload)
     if ours is None or theirs is None:
         return f"{name}: its speed is not known"
-    unit = "tokens/s of decode" if objective is Objective.THROUGHPUT else "ms per token"
-    return f"{name}: {labels.spread(theirs)} {unit} against {labels.spread(ours)}"
+    if objective is Objective.THROUGHPUT:
+        needed = f"more than {labels.rounded(ours.value)} tokens/s of decode"
+    else:
+        needed = f"a whole request in less than {labels.rounded(ours.value)} s"
+    return f"{name}: {needed} ({labels.rounded(theirs.value)} predicted, {labels.spread(theirs)})"
+
+
+def _figure(candidate: Candidate, load: Workload) -> Estimate | None:
+    """What the objective asks for: output tokens per second, else seconds of a whole request."""
+    found = candidate.predicted or Prediction()
+    if load.objective is Objective.THROUGHPUT:
+        return found.decode_tokens_per_s
+    first, further = found.ttft_ms, found.tpot_ms
+    if first is None or further is None:
+        return None
+    tokens = load.output_tokens
+    return Estimate(
+        (first.value + tokens * further.value) / 1000,
+        (first.low + tokens * further.low) / 1000,
+        (first.high + tokens * further.high) / 1000,
+    )
 
 
 def _pins(plan: Plan, candidate: Candidate) -> str:

@@ -22,9 +22,10 @@ def section(rejected: Iterable[Rejected], title: str = "Refused") -> Iterator[st
     if not refused:
         return
     yield from heading(f"{title}: {labels.counted(len(refused), 'way')}, by rule")
+    said: set[str | None] = {None}
     for rule, items in _groups(refused):
         yield from hanging("  ", f"[{rule}] {labels.counted(len(items), 'way')}")
-        yield from _examples(rule, items)
+        yield from _examples(rule, items, said)
 
 
 def _groups(refused: Iterable[Rejected]) -> list[tuple[str, list[tuple[Rejected, Reason]]]]:
@@ -36,8 +37,13 @@ def _groups(refused: Iterable[Rejected]) -> list[tuple[str, list[tuple[Rejected,
     return sorted(found, key=lambda group: (group[0] in LAST, -len(group[1])))
 
 
-def _examples(rule: str, items: list[tuple[Rejected, Reason]]) -> Iterator[str]:
-    """Of each thing found one way, at most two, and how many others there are."""
+def _examples(
+    rule: str, items: list[tuple[Rejected, Reason]], said: set[str | None]
+) -> Iterator[str]:
+    """Of each thing found one way, at most two, and how many others there are.
+
+    What to do is said once; `said` holds the hints above.
+    """
     if rule == "pinned":
         return
     kinds: dict[str, list[tuple[Rejected, Reason]]] = {}
@@ -46,9 +52,11 @@ def _examples(rule: str, items: list[tuple[Rejected, Reason]]) -> Iterator[str]:
     for alike in list(kinds.values())[:MOST_EXAMPLES]:
         item, reason = alike[0]
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-        yield from hanging("    ", f"{labels.label(item.candidate)}{more}: {_what(reason)}")
+        hint = "" if reason.hint in said else f"; {reason.hint}"
+        said.add(reason.hint)
+        yield from hanging("    ", f"{labels.label(item.candidate)}{more}: {_what(reason)}{hint}")
 
 
 def _what(reason: Reason) -> str:
     needed = f"; needs {reason.needed}" if reason.needed and reason.rule not in COMPARED else ""
-    return f"{reason.found}{needed}{f'; {reason.hint}' if reason.hint else ''}"
+    return f"{reason.found}{needed}"
