@@ -19,9 +19,8 @@ from multigpu.placement import split_at
 from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Wish, Workload
 from multigpu.runtimes.llama_cpp_profile import (
     CACHE_TYPE_BYTES,
-    COPIES,
     KV_PAD,
-    Profile,
+    Part,
     Settings,
     Slots,
     Span,
@@ -35,6 +34,10 @@ from multigpu.workload import workload
 CONTEXT_MIB, LARGE_CONTEXT_MIB, LARGE_CARD_MIB = 512, 700, 65536
 # llama-server's own number of slots (`--parallel -1`, tools/server/server.cpp).
 SLOTS = 4
+# Cache and compute buffer grow evenly with the context from NEAR on, where windows are full.
+NEAR, FAR, UNLIMITED = 2**16, 2**17, 2**31
+# Four terms are rounded up to whole MiB.
+ROUNDING_MIB = 4
 
 
 def settings(wish: Wish) -> Settings:
@@ -99,7 +102,7 @@ def layers(
     least = Slots(padded(load.context), asked.count, asked.count > 1)
     cards = [host.gpu(index) for index in candidate.gpus]
     for share in (asked, least):
-        spent = p.compute((0, p.n_units), share, n)
+        spent = p.part((0, p.n_units), n).compute(share)
         budgets = [capacity_mib(gpu, wish) - context_mib(gpu) - spent for gpu in cards]
         sums = p.sums(share)
         if min(budgets) > 0 and sums[-1] <= sum(budgets):
@@ -132,11 +135,15 @@ def sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Can
     if found is None:
         return candidate
     p, load = profile(model, settings(wish)), workload(model, wish)
-    cards = [_Card(p, span, candidate, host.gpu(i), wish) for span, i in _pairs(found, candidate)]
+    n = len(candidate.gpus) // candidate.replicas
+    cards = [
+        _Card(p.part(span, n), host.gpu(index), wish)
+        for span, index in zip(found, candidate.gpus, strict=True)
+    ]
     share = wanted(candidate, wish, load)
     if not all(card.fits(share) for card in cards):
         share = _shared(cards, padded(load.context), share)
-    limit = min(card.longest(share) for card in cards)
+    limit = min(card.longest(share.count) for card in cards)
     return replace(
         candidate,
         memory=tuple(card.memory(share) for card in cards),
@@ -148,62 +155,51 @@ def sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Can
     )
 
 
-def _pairs(found: list[Span], candidate: Candidate) -> list[tuple[Span, int]]:
-    return list(zip(found, candidate.gpus, strict=True))
-
-
 def _shared(cards: list[_Card], context: int, asked: Slots) -> Slots:
     """As many tokens as fit in one cache for all slots, at least one request; else fewer slots."""
     count = asked.count
     while True:
-        share = Slots(context, count, unified=count > 1)
-        longest = min(card.longest(share) for card in cards)
+        longest = min(card.longest(count) for card in cards)
         if longest >= context or count == 1:
             tokens = min(asked.tokens, max(context, longest))
-            return replace(share, tokens=tokens // KV_PAD * KV_PAD)
+            return Slots(tokens, count, unified=count > 1)
         count = max(1, count // 2)
 
 
 class _Card:
     """One card of a candidate: what it holds for a given share of the context."""
 
-    def __init__(
-        self, p: Profile, span: Span, candidate: Candidate, gpu: Gpu, wish: Wish
-    ) -> None:
-        self.p, self.span = p, span
-        self.cards = len(candidate.gpus) // candidate.replicas
-        self.capacity = capacity_mib(gpu, wish)
+    def __init__(self, part: Part, gpu: Gpu, wish: Wish) -> None:
+        self.part = part
+        free = m.free_mib(gpu, wish)
+        self.capacity = free - m.FREE_MARGIN_MIB
+        self.other = m.cuda_total_mib(gpu) - free
         self.context = context_mib(gpu)
-        self.weights = p.held(span)
-        self.other = m.other_mib(gpu, wish)
 
     def total(self, share: Slots) -> float:
-        cache, compute = self.p.cache(self.span, share), self.p.compute(self.span, share, self.cards)
-        return self.weights + cache + compute + self.context
+        """Everything in MiB, with what rounding up to whole MiB may add."""
+        part = self.part
+        return part.weights + part.cache(share) + part.compute(share) + self.context + ROUNDING_MIB
 
     def fits(self, share: Slots) -> bool:
-        # Every term is rounded up to whole MiB.
-        return self.total(share) + 4 <= self.capacity
+        return self.total(share) <= self.capacity
 
-    def longest(self, share: Slots) -> int:
-        """Tokens in all that fit this card with so many slots in one cache."""
-        base = Slots(KV_PAD * 64, share.count, unified=share.count > 1)
-        long = replace(base, tokens=base.tokens * 2)
-        rate = (self.total(long) - self.total(base)) / base.tokens
-        spare = self.capacity - 4 - self.total(base)
+    def longest(self, count: int) -> int:
+        """Tokens in all that fit this card when `count` slots share one cache."""
+        near, far = Slots(NEAR, count, count > 1), Slots(FAR, count, count > 1)
+        base = self.total(near)
+        rate = (self.total(far) - base) / (FAR - NEAR)
+        spare = self.capacity - base
         if rate <= 0:
-            return 2**31 if spare >= 0 else 0
-        return max(0, base.tokens + floor(spare / rate)) // KV_PAD * KV_PAD
+            return UNLIMITED if spare >= 0 else 0
+        return max(0, NEAR + floor(spare / rate)) // KV_PAD * KV_PAD
 
     def memory(self, share: Slots) -> Memory:
+        part = self.part
+        cache, compute = part.cache(share), part.compute(share)
         return m.memory(
-            self.weights,
-            self.p.cache(self.span, share),
-            self.p.compute(self.span, share, self.cards),
-            self.context,
-            self.capacity,
-            other=self.other,
+            part.weights, cache, compute, self.context, self.capacity, other=self.other
         )
 
 
-__all__ = ["COPIES", "layers", "settings", "sized", "slots", "spans", "wanted"]
+__all__ = ["layers", "settings", "sized", "slots", "spans", "wanted"]

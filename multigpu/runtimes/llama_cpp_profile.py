@@ -19,7 +19,7 @@ from multigpu.plan import LayerCache, ModelSpec
 
 # `pipeline parallelism enabled`: inputs of a step are kept once per copy, on more than one card.
 COPIES = 4
-# The context is padded to 256 (llama-context.cpp), the window's cells too (llama-kv-cache-iswa.cpp).
+# The context is padded to 256 (llama-context.cpp), a window's cells too (llama-kv-cache-iswa.cpp).
 KV_PAD = 256
 F32 = 4
 
@@ -53,26 +53,19 @@ class Settings:
     swa_full: bool = False
 
 
-@dataclass(frozen=True)
 class Slots:
     """How the context is shared: `tokens` in all (`--ctx-size`) over `count` slots.
 
-    With `unified` every slot may use all of it, else each has its own equal part.
+    With `unified` every slot may use all of it, else each has its own equal part: `streams` caches
+    of `stream_tokens` cells stand side by side.
     """
 
-    tokens: int
-    count: int = 1
-    unified: bool = False
+    __slots__ = ("count", "stream_tokens", "streams", "tokens", "unified")
 
-    @property
-    def streams(self) -> int:
-        """Caches that stand side by side."""
-        return 1 if self.unified else self.count
-
-    @property
-    def stream_tokens(self) -> int:
-        """Cells of one of them."""
-        return self.tokens // self.streams
+    def __init__(self, tokens: int, count: int = 1, unified: bool = False) -> None:
+        self.tokens, self.count, self.unified = tokens, count, unified
+        self.streams = 1 if unified else count
+        self.stream_tokens = tokens // self.streams
 
 
 def padded(tokens: int) -> int:
@@ -80,99 +73,117 @@ def padded(tokens: int) -> int:
     return -(-tokens // KV_PAD) * KV_PAD
 
 
+class Part:
+    """The units [start, end) on one of several cards: what they take for any share of the context.
+
+    `full`, `sliding` and `state` are bytes per cell of the whole context, per cell of a window and
+    per sequence; `peak` and `border` elements per token of a step.
+    """
+
+    __slots__ = (
+        *("border", "copies", "full", "has_full", "has_sliding", "last", "peak", "profile"),
+        *("scores", "sliding", "state", "weights"),
+    )
+
+    def __init__(self, p: Profile, span: Span, cards: int, copies: int) -> None:
+        start, end = span[0], min(span[1], len(p.blocks))
+        self.profile, self.last = p, span[1] > len(p.blocks)
+        self.copies = copies
+        self.weights = p.weights[span[1]] - p.weights[span[0]]
+        self.full = p.full[end] - p.full[start]
+        self.sliding = p.sliding[end] - p.sliding[start]
+        self.state = p.state[end] - p.state[start]
+        self.has_full, self.has_sliding = self.full > 0, self.sliding > 0
+        blocks = {id(block): block for block in p.blocks[start:end]}.values()
+        self.peak = max((b.peak for b in blocks), default=p.width)
+        self.scores = [] if p.settings.flash_attn else [b for b in blocks if b.heads]
+        self.border = self._border(span) if cards > 1 else 0
+
+    def _border(self, span: Span) -> int:
+        """What one token brings from the card before; the first gets the embedding."""
+        if span[0] == 0:
+            return self.profile.width
+        if span[0] >= len(self.profile.blocks):
+            return 2 * self.profile.width
+        block = self.profile.blocks[span[0]]
+        return block.border if self.last else block.passing
+
+    def cache(self, slots: Slots) -> float:
+        """KV cache and recurrent state, in MiB."""
+        found = self.full * slots.tokens + self.state * slots.count
+        if self.has_sliding:
+            found += self.sliding * self.profile.cells(slots) * slots.streams
+        return found / MIB
+
+    def compute(self, slots: Slots) -> float:
+        """Compute buffer, in MiB: what lives at one time, and inputs once per copy."""
+        p = self.profile
+        step = min(p.settings.ubatch, slots.tokens)
+        cells = slots.stream_tokens if self.has_full else 0
+        if self.has_sliding:
+            cells += p.cells(slots)
+        inputs = cells * (2 if p.settings.flash_attn else F32) + F32 * self.border
+        peak = self.peak
+        if self.scores:
+            inputs += 8 * p.widest * (self.has_full + self.has_sliding)
+            peak = max(peak, self._scores(slots))
+        logits = F32 * slots.count * p.vocab if self.last else 0
+        return (step * (self.copies * inputs + F32 * peak) + logits) / MIB
+
+    def _scores(self, slots: Slots) -> int:
+        """Without flash attention: a row of scores per head and token, and what lives beside."""
+        seen = self.profile.cells(slots)
+        return max(
+            b.attention + b.heads * (seen if b.window else slots.stream_tokens)
+            for b in self.scores
+        )
+
+
 class Profile:
     """Sums over the units of one model under one set of flags."""
 
     def __init__(self, model: ModelSpec, settings: Settings) -> None:
-        self.model, self.settings = model, settings
+        self.settings, self.width, self.vocab = settings, model.hidden_size, model.vocab_size
         facts = facts_of(model)
         self.blocks = blocks = facts.blocks
         self.n_units = len(blocks) + 1
         self.output_mib = _output_mib(model, facts)
         self.weights = _sums([*model.layers_mib, self.output_mib])
-        k, v = settings.k_bytes, settings.v_bytes
-        widest = 0 if settings.flash_attn else max((b.v for b in blocks), default=0)
-        cell = [b.k * k + (max(b.v, widest) if b.v else 0) * v for b in blocks]
+        self.widest = max((b.v for b in blocks), default=0)
+        rows = [self._row(block) for block in blocks]
         sliding = [b.window > 0 and not settings.swa_full for b in blocks]
-        self.full = _sums(0.0 if s else c for c, s in zip(cell, sliding, strict=True))
-        self.sliding = _sums(c if s else 0.0 for c, s in zip(cell, sliding, strict=True))
+        self.full = _sums(0.0 if s else row for row, s in zip(rows, sliding, strict=True))
+        self.sliding = _sums(row if s else 0.0 for row, s in zip(rows, sliding, strict=True))
         self.state = _sums(float(F32 * b.state) for b in blocks)
         self.window = max((b.window for b in blocks), default=0)
-        self.peaks = [b.peak for b in blocks]
-        self.widest = max((b.v for b in blocks), default=0)
+        self._parts: dict[tuple[Span, bool, int], Part] = {}
+
+    def _row(self, block: GgufBlock) -> float:
+        """Bytes of one cell; without flash attention V is transposed and as wide everywhere."""
+        v = block.v if self.settings.flash_attn or not block.v else self.widest
+        return block.k * self.settings.k_bytes + v * self.settings.v_bytes
 
     def cells(self, slots: Slots) -> int:
         """Cells of a sliding cache, one stream (`llama_kv_cache_iswa`)."""
         seen = self.window * (slots.count if slots.unified else 1) + self.settings.ubatch
         return padded(min(slots.stream_tokens, seen))
 
-    def held(self, span: Span) -> float:
-        """Weights of a span, in MiB."""
-        return self.weights[span[1]] - self.weights[span[0]]
-
-    def cache(self, span: Span, slots: Slots) -> float:
-        """KV cache and recurrent state of a span, in MiB."""
-        start, end = span[0], min(span[1], self.n_units - 1)
-        found = (self.full[end] - self.full[start]) * slots.tokens
-        if self.window:
-            found += (self.sliding[end] - self.sliding[start]) * self.cells(slots) * slots.streams
-        return (found + (self.state[end] - self.state[start]) * slots.count) / MIB
+    def part(self, span: Span, cards: int, copies: int = COPIES) -> Part:
+        """The units of one of `cards` cards; on one card there is one copy of everything."""
+        key = (span, cards > 1, copies)
+        found = self._parts.get(key)
+        if found is None:
+            found = Part(self, span, cards, copies if cards > 1 else 1)
+            self._parts[key] = found
+        return found
 
     def sums(self, slots: Slots) -> list[float]:
         """Weights and cache of the units before each border, in MiB."""
-        cells = self.cells(slots) * slots.streams if self.window else 0
+        full, state = slots.tokens / MIB, slots.count / MIB
+        sliding = self.cells(slots) * slots.streams / MIB if self.window else 0.0
         held = zip(self.weights, self.full, self.sliding, self.state, strict=False)
-        found = [
-            w + (f * slots.tokens + s * cells + r * slots.count) / MIB for w, f, s, r in held
-        ]
+        found = [w + f * full + s * sliding + r * state for w, f, s, r in held]
         return [*found, found[-1] + self.output_mib]
-
-    def compute(self, span: Span, slots: Slots, cards: int, *, copies: int = COPIES) -> float:
-        """Compute buffer of the card with that span of `cards`, in MiB."""
-        step = min(self.settings.ubatch, slots.tokens)
-        copies = copies if cards > 1 else 1
-        found = copies * self._masks(span, slots, step)
-        if cards > 1:
-            found += copies * step * F32 * self._border(span)
-        if span[1] == self.n_units:
-            found += F32 * slots.count * self.model.vocab_size
-        return (found + self._peak(span, slots, step)) / MIB
-
-    def _masks(self, span: Span, slots: Slots, step: int) -> float:
-        """Attention masks, and without flash attention the cells that values are written to."""
-        start, end = span[0], min(span[1], self.n_units - 1)
-        kept = 0
-        cells = [slots.stream_tokens] if self.full[end] > self.full[start] else []
-        if self.sliding[end] > self.sliding[start]:
-            cells.append(self.cells(slots))
-        width = 2 if self.settings.flash_attn else F32
-        if not self.settings.flash_attn:
-            kept = 8 * step * self.widest * len(cells)
-        return step * width * sum(cells) + kept
-
-    def _border(self, span: Span) -> int:
-        """What one token brings from the card before; the first gets the embedding."""
-        if span[0] == 0:
-            return self.model.hidden_size
-        if span[0] >= len(self.blocks):
-            return 2 * self.model.hidden_size
-        block = self.blocks[span[0]]
-        return block.border if span[1] == self.n_units else block.passing
-
-    def _peak(self, span: Span, slots: Slots, step: int) -> float:
-        start, end = span[0], min(span[1], self.n_units - 1)
-        found = float(F32 * step * max(self.peaks[start:end], default=self.model.hidden_size))
-        if self.settings.flash_attn:
-            return found
-        cells = self.cells(slots) if self.window else 0
-        for block in self.distinct(start, end):
-            rows = block.heads * (cells if block.window else slots.stream_tokens)
-            found = max(found, float(F32 * step * (block.attention + rows)))
-        return found
-
-    def distinct(self, start: int, end: int) -> Iterable[GgufBlock]:
-        """Blocks of a span, each kind once."""
-        return {id(block): block for block in self.blocks[start:end]}.values()
 
 
 def _sums(values: Iterable[float]) -> list[float]:
@@ -180,7 +191,7 @@ def _sums(values: Iterable[float]) -> list[float]:
 
 
 def _output_mib(model: ModelSpec, facts: GgufFacts) -> float:
-    """The output layer; a tied model keeps a second copy of the token embedding on the last card."""
+    """The output layer; a tied model keeps the token embedding on the last card once more."""
     return model.output_mib + (facts.token_embedding_mib if model.tie_word_embeddings else 0.0)
 
 
