@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from math import exp, log
 from statistics import mean, median
 
+from benchmarks.figure import Figure
 from benchmarks.fitting import Constants, fit, predicted
 from benchmarks.groundtruth import Row, usable_rows
-from multigpu.speed.constants import LINKS, LLAMA_CPP, ROCM, VLLM
+from multigpu.speed.constants import DECODE, LINKS, LLAMA_CPP, ROCM, VLLM
+from multigpu.speed.service import engine_name
 
 # A runtime of the table that the planner does not serve: scored apart, never fitted.
 OTHERS = ("trtllm",)
@@ -107,19 +109,41 @@ def quantile(values: Sequence[float], share: float) -> float:
     return order[min(len(order) - 1, max(0, round(share * (len(order) - 1))))]
 
 
-def report(found: Sequence[Scored], show: bool) -> None:
-    """Per rig, per runtime and in all; with what was measured of prefill and TTFT."""
-    by_rig: dict[str, list[Scored]] = {}
-    for one in found:
-        by_rig.setdefault(one.row.rig, []).append(one)
-    print(f"{'rig (left out of the fit)':42} {'rows':>4} {'median':>7} {'rank':>6}")
-    ranks = []
-    for rig, some in sorted(by_rig.items()):
+def ranks(found: Sequence[Scored]) -> dict[str, float]:
+    """Rank correlation of every machine with enough configurations."""
+    told = {}
+    for rig, some in _by_rig(found).items():
         pairs = configurations([one for one in some if one.row.machine is not None])
-        rank = rank_correlation(pairs) if len(pairs) >= RANKED else None
-        ranks += [rank] if rank is not None else []
-        text = f"{rank:6.2f}" if rank is not None else "     -"
-        print(f"{rig:42.42} {len(some):4} {median_error(some):7.1%} {text}")
+        if len(pairs) >= RANKED:
+            told[rig] = rank_correlation(pairs)
+    return told
+
+
+def _by_rig(found: Sequence[Scored]) -> dict[str, list[Scored]]:
+    told: dict[str, list[Scored]] = {}
+    for one in sorted(found, key=lambda one: (one.row.rig, one.row.n)):
+        told.setdefault(one.row.rig, []).append(one)
+    return told
+
+
+def covered(found: Sequence[Scored]) -> float:
+    """The share of rows whose measured speed lies in the range that a plan would state."""
+    inside = 0
+    for one in found:
+        way, host = one.row.candidate, one.row.host
+        assert way and host
+        spread = DECODE[engine_name(way, host.gpus[0].vendor == "amd")]
+        inside += spread.low <= exp(-one.error) <= spread.high
+    return inside / len(found)
+
+
+def report(found: Sequence[Scored], show: bool) -> None:
+    """Per rig and per runtime, every row where asked for."""
+    ranked = ranks(found)
+    print(f"{'rig (left out of the fit)':44} {'rows':>4} {'median':>7} {'rank':>6}")
+    for rig, some in _by_rig(found).items():
+        text = f"{ranked[rig]:6.2f}" if rig in ranked else "     -"
+        print(f"{rig:44.44} {len(some):4} {median_error(some):7.1%} {text}")
         if show:
             for one in some:
                 _print_row(one)
@@ -127,28 +151,41 @@ def report(found: Sequence[Scored], show: bool) -> None:
         some = [one for one in found if one.row.runtime == name]
         low, high = (exp(quantile([one.error for one in some], q)) for q in (0.1, 0.9))
         error = median_error(some)
-        print(f"{name:12} {len(some):4} rows, median {error:.1%}, 80 % in {low:.2f}-{high:.2f}")
+        print(f"{name:10} {len(some):4} rows, median {error:.1%}, 80 % in {low:.2f}-{high:.2f}")
+
+
+def figures(found: Sequence[Scored]) -> list[Figure]:
+    """The goals, and what has none; runtimes that the planner does not serve are left out."""
     ours = [one for one in found if one.row.runtime not in OTHERS]
-    over = mean(ranks) if ranks else 0.0
-    print(f"decode: median error {median_error(ours):.1%} of {len(ours)} rows (goal 20 %)")
-    print(f"rank correlation: mean {over:.2f} of {len(ranks)} rigs with {RANKED} configurations")
-    print(f"  or more, {sum(rank >= 0.9 for rank in ranks)} of them at the goal of 0.9")
-    _others(ours)
+    ranked = list(ranks(ours).values())
+    error, rank = 100 * median_error(ours), mean(ranked)
+    return [
+        Figure(f"decode: median error, {len(ours)} rows", error, "%", "<= 20", error <= 20),
+        Figure(f"decode: mean rank, {len(ranked)} rigs", rank, "", ">= 0.9", rank >= 0.9),
+        Figure("decode: rigs with rank >= 0.9", sum(r >= 0.9 for r in ranked), "", "", True),
+        Figure("decode: measured within the range", 100 * covered(ours), "%", "", True),
+        *_others(ours),
+    ]
 
 
-def _others(found: Sequence[Scored]) -> None:
-    prefill = [
-        abs(one.prefill_tokens_per_s / one.row.measured.prefill_tokens_per_s - 1)
+def _others(found: Sequence[Scored]) -> list[Figure]:
+    prompts = [
+        (one.prefill_tokens_per_s, one.row.measured.prefill_tokens_per_s)
         for one in found
         if one.row.measured.prefill_tokens_per_s
     ]
-    ttft = [
-        abs(one.ttft_ms / one.row.measured.ttft_ms - 1) for one in found if one.row.measured.ttft_ms
-    ]
-    if prefill:
-        print(f"prefill: median error {median(prefill):.1%} of {len(prefill)} rows")
-    if ttft:
-        print(f"time to first token: median error {median(ttft):.1%} of {len(ttft)} rows")
+    firsts = [(one.ttft_ms, one.row.measured.ttft_ms) for one in found if one.row.measured.ttft_ms]
+    told = []
+    for what, pairs in (("prefill", prompts), ("time to first token", firsts)):
+        if pairs:
+            error = 100 * median(abs(said / was - 1) for said, was in pairs)
+            told.append(Figure(f"{what}: median error, {len(pairs)} rows", error, "%", "", True))
+    return told
+
+
+def score() -> list[Figure]:
+    """For `make score`."""
+    return figures(scored(usable_rows()))
 
 
 def _print_row(one: Scored) -> None:
@@ -164,15 +201,19 @@ def _print_row(one: Scored) -> None:
     )
 
 
-def main(arguments: Iterable[str]) -> None:
-    """Print the score."""
+def main(arguments: Iterable[str]) -> int:
+    """Print the score; 1 where a goal is missed."""
     given = set(arguments)
     found = scored(usable_rows(), shipped() if "--kept" in given else None)
     if not found:
         print("measurements.tsv is not there: nothing to score")
-        return
+        return 0
     report(found, "--rows" in given)
+    told = figures(found)
+    for figure in told:
+        print(f"{figure.name:44} {figure.value:8.3g} {figure.unit:2} {figure.goal}".rstrip())
+    return int(any(not figure.ok for figure in told))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    raise SystemExit(main(sys.argv[1:]))

@@ -19,8 +19,9 @@ __all__ = ["Rates", "predict"]
 def predict(candidate: Candidate, host: Host, model: ModelSpec, load: Workload) -> Prediction:
     """The speed of a candidate that fits, with the range that 80 % of such rigs fall into.
 
-    `decode_tokens_per_s` is what all running requests together are given between their first and
-    last token: running requests over the time per output token, prompts of others included.
+    At a concurrency of one `decode_tokens_per_s` is the rate between first and last token, as
+    benchmarks of a single stream state it. Above, it is the output of the whole service while every
+    answer is followed by the next request, so that prompts take their share of the time.
     """
     against = doubts(candidate, host, model)
     found = None if against else rates(candidate, host, model, load)

@@ -78,11 +78,11 @@ class Slower:
 
 # Fitted to 142 published measurements of 20 rigs (vLLM 0.11 to 0.26 on compute capability 8.0 to
 # 12.0 and gfx1201: 97 rows, SGLang as vLLM: 8, llama.cpp: 22); TensorRT-LLM's 15 were kept out.
-VLLM = Engine(0.862, 0.962, 0.537, 0.617, 0.806, 0.756, 11.1, 48.3, 1060.0, 25.8)
-LLAMA_CPP = Engine(0.912, 0.72, 0.757, 0.542, 0.355, 0.531, 34.8, 47.7, 287.0, 49.6)
+VLLM = Engine(0.863, 0.97, 0.532, 0.635, 0.794, 0.748, 11.1, 49.2, 1050.0, 25.8)
+LLAMA_CPP = Engine(0.913, 0.72, 0.755, 0.542, 0.355, 0.531, 34.7, 47.7, 286.0, 49.6)
 # One rig (2x Radeon AI PRO R9700, vLLM 0.11 to 0.19): 32 rows.
-ROCM = Slower(0.781, 0.509, 3.01)
-LINKS = Links(8.18, 16.0, 21.0, 0.647, 0.3, 0.293, 29.7, 0.0703)
+ROCM = Slower(0.788, 0.514, 3.06)
+LINKS = Links(8.05, 15.9, 20.9, 0.654, 0.299, 0.293, 29.7, 0.0718)
 ENGINES = {"vllm": VLLM, "llama.cpp": LLAMA_CPP, "vllm-amd": ROCM.engine(VLLM)}
 
 

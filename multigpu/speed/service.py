@@ -147,8 +147,10 @@ def _loop(
     hops = (len(stages) - 1) * links.hop_us * 1e-6
     alone = own if rank.gguf else len(stages) * own + hops
     ttft = alone if running == 1 else own * _burst(running)
+    # A request alone is timed between its tokens; a service at work also reads its own prompt.
+    prompts = 0.0 if load.concurrency == 1 else own / load.output_tokens
     return Rates(
-        decode_tokens_per_s=busy * running / tpot,
+        decode_tokens_per_s=busy * running / (tpot + prompts),
         prefill_tokens_per_s=copies * load.input_tokens / own,
         ttft_ms=1000 * (ttft + waiting + token),
         tpot_ms=1000 * tpot,
