@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from statistics import mean
 
-from benchmarks.decode_speed import OTHERS
+from benchmarks.decode_speed import OTHERS, shipped
 from benchmarks.figure import Figure
-from benchmarks.fitting import fit
+from benchmarks.fitting import Constants, fit
 from benchmarks.groundtruth import Group, Row, groups, usable_rows
 from multigpu import ranking
 from multigpu.hardware import Host
@@ -39,7 +39,6 @@ from multigpu.plan import (
     Wish,
     Workload,
 )
-from multigpu.speed import predict
 from multigpu.speed.service import rates
 
 BOUNDS_MS = (10.0, 20.0, 40.0, 80.0)
@@ -235,7 +234,7 @@ def asked() -> tuple[Question, ...]:
 
 def in_sample(question: Question) -> Arm:
     """With the constants of the package, which have seen the rig."""
-    return ours(question, predict)
+    return ours(question, _with(shipped()))
 
 
 def cross_validated(question: Question) -> Arm:
@@ -246,7 +245,11 @@ def cross_validated(question: Question) -> Arm:
 @cache
 def _left_out(rig: str) -> Predict:
     kept = [row for row in usable_rows() if row.rig != rig and row.runtime not in OTHERS]
-    constants = fit(kept)
+    return _with(fit(kept))
+
+
+def _with(constants: Constants) -> Predict:
+    """The cost model with these constants; runtimes that are not served are taken for vLLM."""
 
     def speed(way: Candidate, host: Host, model: ModelSpec, load: Workload) -> Prediction:
         found = rates(way, host, model, load, constants.engines, constants.links)
