@@ -27,7 +27,8 @@ def machines(draw: st.DrawFn) -> Host:
     gpus = [*nvidia.gpus, *amd.gpus]
     first = len(nvidia.gpus)
     cards = tuple(
-        placed(draw(slotted(gpu, 9 * index + 1)), index) for index, gpu in enumerate(gpus)
+        placed(draw(slotted(draw(clocked(gpu)), 9 * index + 1)), index)
+        for index, gpu in enumerate(gpus)
     )
     moved = (replace(pair, a=pair.a + first, b=pair.b + first) for pair in amd.pairs)
     return Host(
@@ -50,6 +51,20 @@ def machines(draw: st.DrawFn) -> Host:
         else None,
         simulated=True,
     )
+
+
+@st.composite
+def clocked(draw: st.DrawFn, gpu: Gpu) -> Gpu:
+    """The card with what NVML and KFD know beside the tools: bus width, multiprocessors, clocks."""
+    counts, clocks = st.none() | st.integers(1, 304), st.none() | st.integers(1, 15_000)
+    known = replace(
+        gpu,
+        memory_bus_width_bits=draw(st.sampled_from([None, 192, 384, 8192])),
+        multiprocessors=draw(counts),
+    )
+    if gpu.vendor == "nvidia":
+        return known
+    return replace(known, memory_clock_max_mhz=draw(clocks), sm_clock_max_mhz=draw(clocks))
 
 
 def placed(gpu: Gpu, index: int) -> Gpu:

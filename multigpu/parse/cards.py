@@ -11,6 +11,7 @@ from multigpu.parse import pci
 from multigpu.parse.amd.cards import amd_cards
 from multigpu.parse.nvidia_smi import other_outputs, xml
 from multigpu.parse.nvidia_smi.nvlink import read_nvlink_status
+from multigpu.parse.nvidia_smi.nvml import with_nvml
 from multigpu.parse.nvidia_smi.topo_matrix import read_topology
 from multigpu.parse.shape import Tool, mapping, text, tool
 from multigpu.parse.system import is_virtual_machine
@@ -48,6 +49,7 @@ def read_cards(captured: dict[str, object], devices: pci.Tree, virtualization: s
     listed, numbered = _listed(tools, query, devices)
     on_bus = tuple(d for d in pci.gpus(devices) if d.vendor == NVIDIA_ID)
     missing = unlisted(on_bus, listed, query, captured.get("partial") is True)
+    numbered = with_nvml(numbered, captured.get("nvml"))
     rows = (*numbered, *_fill_indices(numbered, missing))
     processes = mapping(captured.get("processes"))
     cgroups = {pid: text(cgroup) for pid, cgroup in processes.items()}

@@ -25,6 +25,16 @@ from multigpu.hardware import (
 )
 
 
+def clocks(sm_mhz: int, memory_mhz: int, bits: int, multiprocessors: int) -> dict[str, int]:
+    """The largest clocks and the width that the driver tells of a card."""
+    return {
+        "sm_clock_max_mhz": sm_mhz,
+        "memory_clock_max_mhz": memory_mhz,
+        "memory_bus_width_bits": bits,
+        "multiprocessors": multiprocessors,
+    }
+
+
 def card(
     name: str,
     architecture: str,
@@ -59,17 +69,68 @@ def card(
     return Gpu(0, **{**values, **changes})
 
 
-RTX_3090 = card("NVIDIA GeForce RTX 3090", "Ampere", (8, 6), 24576, 325, 350.0)
-RTX_4090 = card("NVIDIA GeForce RTX 4090", "Ada Lovelace", (8, 9), 24564, 364, 450.0, ecc=False)
-RTX_5090 = card("NVIDIA GeForce RTX 5090", "Blackwell", (12, 0), 32607, 518, 575.0, 5)
-A6000 = card("NVIDIA RTX A6000", "Ampere", (8, 6), 49140, 600, 300.0, ecc=False)
-A100 = card("NVIDIA A100 80GB PCIe", "Ampere", (8, 0), 81920, 640, 300.0, ecc=True, mig=False)
-H100 = card("NVIDIA H100 80GB HBM3", "Hopper", (9, 0), 81559, 480, 700.0, 5, ecc=True, mig=False)
+RTX_3090 = card(
+    "NVIDIA GeForce RTX 3090", "Ampere", (8, 6), 24576, 325, 350.0, **clocks(2100, 9751, 384, 82)
+)
+RTX_4090 = card(
+    "NVIDIA GeForce RTX 4090",
+    "Ada Lovelace",
+    (8, 9),
+    24564,
+    364,
+    450.0,
+    ecc=False,
+    **clocks(3105, 10501, 384, 128),
+)
+RTX_5090 = card(
+    "NVIDIA GeForce RTX 5090",
+    "Blackwell",
+    (12, 0),
+    32607,
+    518,
+    575.0,
+    5,
+    **clocks(3090, 14001, 512, 170),
+)
+A6000 = card(
+    "NVIDIA RTX A6000",
+    "Ampere",
+    (8, 6),
+    49140,
+    600,
+    300.0,
+    ecc=False,
+    **clocks(2100, 8001, 384, 84),
+)
+A100 = card(
+    "NVIDIA A100 80GB PCIe",
+    "Ampere",
+    (8, 0),
+    81920,
+    640,
+    300.0,
+    ecc=True,
+    mig=False,
+    **clocks(1410, 1512, 5120, 108),
+)
+H100 = card(
+    "NVIDIA H100 80GB HBM3",
+    "Hopper",
+    (9, 0),
+    81559,
+    480,
+    700.0,
+    5,
+    ecc=True,
+    mig=False,
+    **clocks(1980, 2619, 5120, 132),
+)
 RX_7900_XTX = Gpu(
     0,
     name="AMD Radeon RX 7900 XTX",
     vendor=Vendor.AMD,
     gfx="gfx1100",
+    **clocks(2371, 1249, 384, 96),
     memory_mib=24560,
     memory_free_mib=24480,
     memory_used_mib=80,
@@ -87,6 +148,7 @@ MI210 = Gpu(
     name="AMD Instinct MI210",
     vendor=Vendor.AMD,
     gfx="gfx90a",
+    **clocks(1700, 1600, 4096, 104),
     memory_mib=65520,
     memory_free_mib=65500,
     memory_used_mib=20,

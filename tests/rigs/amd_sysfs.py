@@ -45,7 +45,11 @@ def kfd_section(host: Host) -> dict[str, str]:
         files[f"{node}/name"] = "simulated"
         size = (gpu.memory_mib or 0) << 20
         files[f"{node}/mem_banks/0/properties"] = properties(
-            heap_type=1, size_in_bytes=size, flags=0, width=4096, mem_clk_max=1600
+            heap_type=1,
+            size_in_bytes=size,
+            flags=0,
+            width=gpu.memory_bus_width_bits or 0,
+            mem_clk_max=gpu.memory_clock_max_mhz or 0,
         )
         files[f"{node}/io_links/0/properties"] = link(
             PCIE, node, gpu.numa_node or 0, 20, 312, 32000
@@ -58,7 +62,9 @@ def kfd_section(host: Host) -> dict[str, str]:
 def gpu_properties(gpu: Gpu) -> str:
     return properties(
         cpu_cores_count=0,
-        simd_count=416,
+        simd_count=4 * (gpu.multiprocessors or 104),
+        simd_per_cu=4 if gpu.multiprocessors else 0,
+        max_engine_clk_fcompute=gpu.sm_clock_max_mhz or 0,
         io_links_count=1,
         p2p_links_count=0,
         gfx_target_version=TARGETS[gpu.gfx or ""],

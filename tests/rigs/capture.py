@@ -44,6 +44,7 @@ def capture(rig: Rig) -> dict[str, Any]:
         "system": system(rig),
         "disks": {"/": 800 << 30, "/var/lib": 800 << 30},
         **amd_parts(rig, amd),
+        "nvml": nvml(nvidia),
         "pci": [*nvidia_bus(rig, nvidia), *amd_bus(rig, amd)],
         "managed": [],
         "paths": {},
@@ -56,6 +57,22 @@ def capture(rig: Rig) -> dict[str, Any]:
         "incomplete": [],
         "end": "multigpu-capture-end",
     }
+
+
+def nvml(host: Host) -> dict[str, Any] | None:
+    """What NVML tells of the cards that answer; cores where the capability tells how many."""
+    cores = {(6, 0): 64, (7, 0): 64, (7, 5): 64, (8, 0): 64}
+    return {
+        nvidia_smi.nvml_bus_id(gpu.pci_bus_id): {
+            "memory_bus_width": gpu.memory_bus_width_bits,
+            "num_gpu_cores": gpu.multiprocessors
+            and gpu.multiprocessors * cores.get(gpu.compute_capability or (0, 0), 128),
+            "max_sm_clock": gpu.sm_clock_max_mhz,
+            "max_mem_clock": gpu.memory_clock_max_mhz,
+        }
+        for gpu in host.gpus
+        if gpu.error is None
+    } or None
 
 
 def text_of(rig: Rig) -> str:

@@ -357,6 +357,6 @@ def print_meta(architecture: str, layers: int, new: bool) -> Iterator[str]:
 def config_json(sizes: dict[str, object], nested: bool, spelling: str) -> str:
     """A config.json; `nested` puts the text model under text_config, `spelling` names the dtype."""
     text = {**sizes, spelling: "bfloat16"}
-    outer = {"architectures": ["SimulatedForCausalLM"], "model_type": "simulated"}
+    outer = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     whole = {**outer, "text_config": text, "vision_config": {"hidden_size": 7}}
     return json.dumps(whole if nested else {**outer, **text}, indent=2)

@@ -80,7 +80,12 @@ def card(gpu: Gpu, dialect: Dialect, busy: int | None = None) -> tuple[Node, ...
         ),
         *power(gpu, branch),
         group("clocks", "Clocks", leaf("sm_clock", "SM", "210 MHz")),
-        group("max_clocks", "Max Clocks", leaf("sm_clock", "SM", "2100 MHz")),
+        group(
+            "max_clocks",
+            "Max Clocks",
+            leaf("sm_clock", "SM", gpu.sm_clock_max_mhz, " MHz"),
+            leaf("mem_clock", "Memory", gpu.memory_clock_max_mhz, " MHz"),
+        ),
         since(
             525,
             dialect,

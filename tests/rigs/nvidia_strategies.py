@@ -43,6 +43,8 @@ def reporting(draw: st.DrawFn, gpu: Gpu) -> Gpu:
         retired_pages_pending=draw(st.booleans()) if datacentre and old else None,
         recovery_action="None",
         fabric_state=draw(st.sampled_from(FABRICS)) if gen == 5 else None,
+        memory_clock_max_mhz=draw(st.sampled_from([None, 1215, 9751])),
+        sm_clock_max_mhz=draw(st.sampled_from([None, 2100])),
         mig_devices=tuple(replace(device, index=i) for i, device in enumerate(slices)),
     )
 

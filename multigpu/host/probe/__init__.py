@@ -17,6 +17,8 @@ Nothing is judged here. The document:
     kfd_device state of /dev/kfd, null when it is not there
     kfd_processes  pid of every process of KFD -> name, cgroup, and bytes of VRAM by gpu_id
     amdgpu     PCI address of every AMD display function -> sysfs file of amdgpu -> text
+    nvml       PCI address of every NVIDIA card -> memory_bus_width, num_gpu_cores, max_sm_clock,
+               max_mem_clock; null where NVML gave no answer
     processes  pid of every process that holds VRAM of an NVIDIA card -> its cgroup
     main_processes  MainPID of every unit of ours -> MULTIGPU_REVISION of its environment, the hash
                of its command line, and the Unix time at which it started
@@ -43,6 +45,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from multigpu.host.probe.amd import read_amdgpu, read_kfd, read_kfd_processes
 from multigpu.host.probe.files import path_state, under
+from multigpu.host.probe.nvml import read_nvml
 from multigpu.host.probe.ours import read_cgroups, read_main_processes, read_managed, read_paths
 from multigpu.host.probe.pci import read_pci
 from multigpu.host.probe.system import read_disks, read_files, read_system
@@ -114,6 +117,7 @@ def capture(root: str, paths: Sequence[str], limit: float) -> Dict[str, Any]:
         "kfd_device": lambda: path_state(under(root, "/dev/kfd")) or None,
         "kfd_processes": lambda: read_kfd_processes(root),
         "amdgpu": lambda: read_amdgpu(root),
+        "nvml": lambda: read_nvml(root, limit),
         "managed": lambda: read_managed(root),
         "paths": lambda: read_paths(root, paths),
     }

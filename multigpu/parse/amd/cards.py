@@ -193,6 +193,10 @@ def _with_node(card: Gpu, node: KfdNode | None, seen: Seen) -> Gpu:
         render_node=node.render_node or card.render_node,
         hip_index=seen.kfd.gpus.index(node),
         processes=seen.processes.get(node.gpu_id or 0, ()),
+        memory_bus_width_bits=node.memory_bus_width_bits,
+        memory_clock_max_mhz=node.memory_clock_max_mhz,
+        sm_clock_max_mhz=node.sm_clock_max_mhz,
+        multiprocessors=node.compute_units,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from multigpu.gfx import gfx_of_target_version
 from multigpu.parse.reading import Reading, Unread
@@ -30,7 +30,10 @@ class KfdNode:
     """One node; `gpu` is True where it has SIMDs. `memory_mib` is the frame buffer of a GPU.
 
     `unique_id` and `hive_id` are None where the driver writes 0. `gpu_id` is KFD's own number,
-    which names a process' `vram_<gpu_id>`. `location_id` is as KFD writes it: bus, device and
+    which names a process' `vram_<gpu_id>`.
+    Width and largest clock of the memory are those of the frame buffer's bank (`width`,
+    `mem_clk_max`; amdgpu's clock, see multigpu.gpu_data); `compute_units` are SIMDs over SIMDs a
+    unit. `location_id` is as KFD writes it: bus, device and
     function; on a partitioned card the function tells the partition. `p2p_listed` is True when the
     kernel has a list of peer links at all (Linux 6.0 and newer).
     """
@@ -51,6 +54,10 @@ class KfdNode:
     gpu_id: int | None = None
     name: str | None = None
     p2p_listed: bool = False
+    memory_bus_width_bits: int | None = None
+    memory_clock_max_mhz: int | None = None
+    sm_clock_max_mhz: int | None = None
+    compute_units: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ def read_kfd(files: Mapping[str, str]) -> Reading[KfdTopology]:
     nodes: dict[int, dict[str, int]] = {}
     words: dict[int, dict[str, str]] = {}
     memory: dict[int, int] = {}
+    banks: dict[int, dict[str, int]] = {}
     links: list[KfdLink] = []
     unread: list[Unread] = []
     for path in sorted(files):
@@ -110,9 +118,13 @@ def read_kfd(files: Mapping[str, str]) -> Reading[KfdTopology]:
         elif kind == "mem_banks":
             if values.get("heap_type") in FRAME_BUFFER:
                 memory[node] = memory.get(node, 0) + values.get("size_in_bytes", 0)
+                banks[node] = values
         elif link := _link(values, kind == "p2p_links"):
             links.append(link)
-    found = tuple(_node(n, nodes[n], memory.get(n), words.get(n, {})) for n in sorted(nodes))
+    found = tuple(
+        _with_clocks(_node(n, nodes[n], memory.get(n), words.get(n, {})), nodes[n], banks.get(n))
+        for n in sorted(nodes)
+    )
     lines = sum(bool(line.strip()) for text in files.values() for line in text.split("\n"))
     return Reading(KfdTopology(found, tuple(links)), tuple(unread), lines)
 
@@ -153,6 +165,20 @@ def _node(
         gpu_id=int(gpu_id) if re.fullmatch(r"[1-9]\d{0,9}", gpu_id, re.ASCII) else None,
         name=words.get("name") or None,
         p2p_listed="p2p_links_count" in values,
+    )
+
+
+def _with_clocks(node: KfdNode, values: dict[str, int], bank: dict[str, int] | None) -> KfdNode:
+    """The GPU node with its bus, clocks and compute units; 0 is not known."""
+    if not node.gpu:
+        return node
+    simds, each = values.get("simd_count"), values.get("simd_per_cu")
+    return replace(
+        node,
+        memory_bus_width_bits=(bank or {}).get("width") or None,
+        memory_clock_max_mhz=(bank or {}).get("mem_clk_max") or None,
+        sm_clock_max_mhz=values.get("max_engine_clk_fcompute") or None,
+        compute_units=simds // each if simds and each else None,
     )
 
 

@@ -128,6 +128,9 @@ def _identity(index: int, cells: Known, bus_id: str | None) -> Gpu:
         mig=switch(cells["mig"]),
         recovery_action=cells["recovery_action"],
         fabric_state=cells["fabric_state"],
+        # A guest or a card without a clock of its own prints 0.
+        memory_clock_max_mhz=count(cells["memory_clock_max"]) or None,
+        sm_clock_max_mhz=count(cells["sm_clock_max"]) or None,
     )
 
 

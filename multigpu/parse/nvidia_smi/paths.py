@@ -95,6 +95,13 @@ PATHS: dict[str, tuple[str, ...]] = {
         "power.draw.average",
         "power.draw.instant",
     ),
+    "memory_clock_max": (
+        "max_clocks/mem_clock",
+        "max clocks/memory",
+        "clocks.max.memory",
+        "clocks.max.mem",
+    ),
+    "sm_clock_max": ("max_clocks/sm_clock", "max clocks/sm", "clocks.max.sm"),
     "ecc": ("ecc_mode/current_ecc", "ecc mode/current", "ecc.mode.current"),
     "remapped_corr": (
         f"{_REMAPPED[0]}/remapped_row_corr",
