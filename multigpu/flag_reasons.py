@@ -174,6 +174,8 @@ REASONS: Mapping[str, str | Callable[[Plan], str]] = {
     "--gpu-memory-utilization": _share,
     "--host": _bind,
     "--kv-cache-dtype": _cache_type,
+    "--kv-unified": "slots share one cache, so that one request may use all of it",
+    "--no-kv-unified": "every slot has a cache of its own, as long as the longest request",
     "--main-gpu": "the card of a model that is not split",
     "--max-model-len": _context,
     "--max-num-batched-tokens": "tokens of one step; the memory was planned with it",

@@ -1,7 +1,8 @@
 """llama.cpp's llama-server, as llama-cpp-python 0.3.36 ships it (0.5.0-dev, 0c1e57098).
 
 Layer counts are ours and are given as `--tensor-split` with `--fit off`; llama.cpp's own fitting
-and given counts exclude each other. Everything must be on the cards: `--gpu-layers all`.
+and given counts exclude each other. Everything must be on the cards (`--gpu-layers all`) unless the
+wish allows weights in the host's memory.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from multigpu.plan import (
     Wish,
 )
 from multigpu.runtimes import llama_cpp_memory as memory
+from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.candidates import groups_of, sizes, whole
+from multigpu.runtimes.llama_cpp_profile import padded
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.signs import equal, last
 
@@ -44,6 +47,7 @@ def _spread(host: Host, model: ModelSpec, wish: Wish) -> Iterator[Candidate]:
             split = Candidate(NAME, Strategy.LAYER_SPLIT, gpus)
             pinned = wish.layers if wish.layers and len(wish.layers) == n else None
             yield replace(split, layers=pinned or memory.layers(split, host, model, wish))
+    yield from tensor.ways(NAME, host, model, wish)
 
 
 def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
@@ -61,6 +65,8 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
         needed = f"at least 1 per card, {units} together (blocks and the output layer)"
         hint = "take fewer cards, or free memory on them"
         yield Reason("layer-counts", found, needed, hint)
+    if candidate.strategy is Strategy.TENSOR_SPLIT:
+        yield from tensor.objections(model, wish, len(candidate.gpus))
 
 
 def cautions(candidate: Candidate, host: Host, model: ModelSpec) -> Iterator[Reason]:
@@ -77,9 +83,12 @@ def render(plan: Plan, executable: str, model_path: str) -> tuple[Service, ...]:
     return replica_services(plan, argv, health_path="/health")
 
 
+SPLIT_MODES = {Strategy.LAYER_SPLIT: "layer", Strategy.TENSOR_SPLIT: "tensor"}
+
+
 def _flags(plan: Plan, model_path: str, port: int) -> dict[str, str | None]:
     wish, chosen = plan.wish, plan.chosen
-    split = chosen.strategy is Strategy.LAYER_SPLIT
+    mode = SPLIT_MODES.get(chosen.strategy, "none")
     # --device is checked while it is read: names of --rpc must be known by then.
     remote = {"--rpc": wish.flags["--rpc"]} if "--rpc" in wish.flags else {}
     flags: dict[str, str | None] = {
@@ -88,19 +97,38 @@ def _flags(plan: Plan, model_path: str, port: int) -> dict[str, str | None]:
         "--host": wish.bind,
         "--port": str(port),
         "--alias": wish.served_model_name or wish.name,
-        "--ctx-size": str(chosen.kv_tokens),
-        "--parallel": str(chosen.max_num_seqs),
-        "--split-mode": "layer" if split else "none",
+        **_shared(plan),
+        "--split-mode": mode,
         "--device": ",".join(_devices(plan, port - wish.port)),
-        "--gpu-layers": "all",
+        "--gpu-layers": "all" if chosen.gpu_layers is None else str(chosen.gpu_layers),
         "--fit": "off",
-        "--flash-attn": "auto",
+        "--flash-attn": "on" if mode == "tensor" else "auto",
         "--metrics": None,
         "--verbosity": "4",
         "--no-ui": None,
     }
-    if split:
+    if mode != "none":
         flags["--tensor-split"] = ",".join(str(n) for n in chosen.layers or ())
+    if chosen.cpu_moe_layers:
+        flags["--n-cpu-moe"] = str(chosen.cpu_moe_layers)
+    return flags
+
+
+def _shared(plan: Plan) -> dict[str, str | None]:
+    """The context, who shares it, and its type.
+
+    Slots have caches of their own unless there are more of them than full requests that fit.
+    """
+    wish, chosen = plan.wish, plan.chosen
+    count, tokens = chosen.max_num_seqs or 1, chosen.kv_tokens or 0
+    own = tokens >= count * padded(chosen.max_model_len or tokens)
+    flags: dict[str, str | None] = {
+        "--ctx-size": str(tokens),
+        "--parallel": str(count),
+        ("--no-kv-unified" if own else "--kv-unified"): None,
+    }
+    if wish.kv_cache_dtype is not None:
+        flags |= {"--cache-type-k": wish.kv_cache_dtype, "--cache-type-v": wish.kv_cache_dtype}
     return flags
 
 
@@ -129,10 +157,11 @@ LOG_PATTERNS = (OFFLOADED, r"model buffer size", r"KV buffer size", r"failed to 
 
 
 def signs(plan: Plan, lines: Sequence[str]) -> Iterator[Check]:
-    """All layers, the output layer included, are on the cards."""
+    """All layers, the output layer included, are on the cards, or as many as were planned."""
     units = plan.model.num_hidden_layers + 1
+    planned = plan.chosen.gpu_layers or units
     if last(OFFLOADED, lines) is None:
         hint = "--verbosity 4 prints it; without it the CPU may be serving"
         found = "llama-server says nothing of offloaded layers"
-        yield Check("offloaded", False, found, f"offloaded {units}/{units}", hint)
-    yield from equal("offloaded", "layers offloaded", OFFLOADED, lines, f"{units}/{units}")
+        yield Check("offloaded", False, found, f"offloaded {planned}/{units}", hint)
+    yield from equal("offloaded", "layers offloaded", OFFLOADED, lines, f"{planned}/{units}")

@@ -17,10 +17,14 @@ from multigpu.hardware import Gpu, Host
 from multigpu.memo import memo
 from multigpu.placement import split_at
 from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Wish, Workload
+from multigpu.runtimes import llama_cpp_tensor as tensor
+from multigpu.runtimes.llama_cpp_offload import fits, offloaded, on_cards
 from multigpu.runtimes.llama_cpp_profile import (
     CACHE_TYPE_BYTES,
+    COPIES,
     KV_PAD,
     Part,
+    Profile,
     Settings,
     Slots,
     Span,
@@ -94,31 +98,47 @@ def layers(
     candidate: Candidate, host: Host, model: ModelSpec, wish: Wish
 ) -> tuple[int, ...] | None:
     """Unit counts that keep the worst share of a card's budget smallest."""
-    p, load = profile(model, settings(wish)), workload(model, wish)
-    n = len(candidate.gpus)
-    if p.n_units < n:
+    p, load = _profile(candidate, model, wish), workload(model, wish)
+    n, start = len(candidate.gpus), p.n_units - (candidate.gpu_layers or p.n_units)
+    if p.n_units - start < n:
         return None
     asked = wanted(candidate, wish, load)
     least = Slots(padded(load.context), asked.count, asked.count > 1)
     cards = [host.gpu(index) for index in candidate.gpus]
     for share in (asked, least):
-        spent = p.part((0, p.n_units), n).compute(share)
+        spent = p.part((start, p.n_units), n, _copies(candidate)).compute(share)
         budgets = [capacity_mib(gpu, wish) - context_mib(gpu) - spent for gpu in cards]
-        sums = p.sums(share)
+        sums = _from(p.sums(share), start)
         if min(budgets) > 0 and sums[-1] <= sum(budgets):
             break
     return split_at(sums, budgets, 0.0, 0.0) if min(budgets) > 0 else None
 
 
+def _from(sums: list[float], start: int) -> list[float]:
+    """Running sums of the units from `start` on."""
+    return [value - sums[start] for value in sums[start:]] if start else sums
+
+
+def _profile(candidate: Candidate, model: ModelSpec, wish: Wish) -> Profile:
+    return profile(on_cards(model, candidate.cpu_moe_layers), settings(wish))
+
+
+def _copies(candidate: Candidate) -> int:
+    """Copies of a step's inputs: pipeline parallelism needs everything on the cards."""
+    partly = candidate.cpu_moe_layers or candidate.gpu_layers is not None
+    return 1 if partly or candidate.strategy is Strategy.TENSOR_SPLIT else COPIES
+
+
 def spans(candidate: Candidate, model: ModelSpec) -> list[Span] | None:
     """The units [start, end) of every card, aligned with `gpus`; None when they do not add up."""
     n = model.num_hidden_layers + 1
+    start = n - (candidate.gpu_layers or n)
     if candidate.strategy is not Strategy.LAYER_SPLIT:
-        return [(0, n)] * len(candidate.gpus)
+        return [(start, n)] * len(candidate.gpus)
     counts = candidate.layers or ()
-    if len(counts) != len(candidate.gpus) or sum(counts) != n or min(counts) < 1:
+    if len(counts) != len(candidate.gpus) or sum(counts) != n - start or min(counts) < 1:
         return None
-    found, start = [], 0
+    found = []
     for count in counts:
         found.append((start, start + count))
         start += count
@@ -128,16 +148,34 @@ def spans(candidate: Candidate, model: ModelSpec) -> list[Span] | None:
 def sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Candidate:
     """The candidate with memory per card and the context it is started with.
 
-    Hard is one request of full context. Where the whole workload does not fit beside it, slots
+    Where it does not fit and the wish allows some weights in the host's memory, with as few of them
+    there as needed.
+    """
+    found = _sized(candidate, host, model, wish)
+    if wish.cpu_offload_gib is None or fits(found) or candidate.strategy is Strategy.TENSOR_SPLIT:
+        return found
+    budget = wish.cpu_offload_gib * 1024
+
+    def tried(way: Candidate) -> Candidate:
+        if way.strategy is Strategy.LAYER_SPLIT and not wish.layers:
+            way = replace(way, layers=layers(way, host, model, wish))
+        return _sized(way, host, model, wish)
+
+    return offloaded(candidate, model, budget, tried)
+
+
+def _sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Candidate:
+    """Hard is one request of full context. Where the whole workload does not fit beside it, slots
     share what does (`--kv-unified`), and with recurrent state there are fewer of them.
     """
     found = spans(candidate, model)
     if found is None:
         return candidate
-    p, load = profile(model, settings(wish)), workload(model, wish)
-    n = len(candidate.gpus) // candidate.replicas
+    p, load = _profile(candidate, model, wish), workload(model, wish)
+    n, copies = len(candidate.gpus) // candidate.replicas, _copies(candidate)
+    kind = _TensorCard if candidate.strategy is Strategy.TENSOR_SPLIT else _Card
     cards = [
-        _Card(p.part(span, n), host.gpu(index), wish)
+        kind(p.part(span, n, copies), host.gpu(index), wish)
         for span, index in zip(found, candidate.gpus, strict=True)
     ]
     share = wanted(candidate, wish, load)
@@ -176,10 +214,15 @@ class _Card:
         self.other = m.cuda_total_mib(gpu) - free
         self.context = context_mib(gpu)
 
+    def terms(self, share: Slots) -> tuple[float, float, float]:
+        """Weights, cache and compute buffer in MiB."""
+        part = self.part
+        return part.weights, part.cache(share), part.compute(share)
+
     def total(self, share: Slots) -> float:
         """Everything in MiB, with what rounding up to whole MiB may add."""
-        part = self.part
-        return part.weights + part.cache(share) + part.compute(share) + self.context + ROUNDING_MIB
+        weights, cache, compute = self.terms(share)
+        return weights + cache + compute + self.context + ROUNDING_MIB
 
     def fits(self, share: Slots) -> bool:
         return self.total(share) <= self.capacity
@@ -195,10 +238,19 @@ class _Card:
         return max(0, NEAR + floor(spare / rate)) // KV_PAD * KV_PAD
 
     def memory(self, share: Slots) -> Memory:
-        part = self.part
-        cache, compute = part.cache(share), part.compute(share)
-        return m.memory(
-            part.weights, cache, compute, self.context, self.capacity, other=self.other
+        weights, cache, compute = self.terms(share)
+        return m.memory(weights, cache, compute, self.context, self.capacity, other=self.other)
+
+
+class _TensorCard(_Card):
+    """One of several cards that divide every layer."""
+
+    def terms(self, share: Slots) -> tuple[float, float, float]:
+        part, model = self.part, self.part.profile.model
+        return (
+            tensor.weights_mib(part, model, part.cards),
+            tensor.cache_mib(part, share, part.cards),
+            tensor.compute_mib(part, share),
         )
 
 

@@ -81,14 +81,14 @@ class Part:
     """
 
     __slots__ = (
-        *("border", "copies", "full", "has_full", "has_sliding", "last", "peak", "profile"),
-        *("scores", "sliding", "state", "weights"),
+        *("border", "cards", "copies", "full", "has_full", "has_sliding", "last", "peak"),
+        *("profile", "scores", "sliding", "state", "weights"),
     )
 
     def __init__(self, p: Profile, span: Span, cards: int, copies: int) -> None:
         start, end = span[0], min(span[1], len(p.blocks))
         self.profile, self.last = p, span[1] > len(p.blocks)
-        self.copies = copies
+        self.copies, self.cards = copies, cards
         self.weights = p.weights[span[1]] - p.weights[span[0]]
         self.full = p.full[end] - p.full[start]
         self.sliding = p.sliding[end] - p.sliding[start]
@@ -143,7 +143,8 @@ class Profile:
     """Sums over the units of one model under one set of flags."""
 
     def __init__(self, model: ModelSpec, settings: Settings) -> None:
-        self.settings, self.width, self.vocab = settings, model.hidden_size, model.vocab_size
+        self.model, self.settings = model, settings
+        self.width, self.vocab = model.hidden_size, model.vocab_size
         facts = facts_of(model)
         self.blocks = blocks = facts.blocks
         self.n_units = len(blocks) + 1
@@ -156,7 +157,7 @@ class Profile:
         self.sliding = _sums(row if s else 0.0 for row, s in zip(rows, sliding, strict=True))
         self.state = _sums(float(F32 * b.state) for b in blocks)
         self.window = max((b.window for b in blocks), default=0)
-        self._parts: dict[tuple[Span, bool, int], Part] = {}
+        self._parts: dict[tuple[Span, int, int], Part] = {}
 
     def _row(self, block: GgufBlock) -> float:
         """Bytes of one cell; without flash attention V is transposed and as wide everywhere."""
@@ -170,7 +171,7 @@ class Profile:
 
     def part(self, span: Span, cards: int, copies: int = COPIES) -> Part:
         """The units of one of `cards` cards; on one card there is one copy of everything."""
-        key = (span, cards > 1, copies)
+        key = (span, cards, copies)
         found = self._parts.get(key)
         if found is None:
             found = Part(self, span, cards, copies if cards > 1 else 1)

@@ -1,0 +1,72 @@
+"""Weights that a wish allows in the host's memory: experts of the first blocks, or whole blocks.
+
+Facts of 0.5.0-dev (0c1e57098): `--n-cpu-moe N` keeps the experts of the first N blocks on the CPU
+(common/arg.cpp), `--gpu-layers N` the last N units on the cards (src/llama-model.cpp). Either turns
+pipeline parallelism off, and with it the copies of inputs (src/llama-context.cpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import accumulate
+
+from multigpu.memo import memo
+from multigpu.plan import Candidate, ModelSpec
+
+Fitted = Callable[[Candidate], Candidate]
+
+
+def on_cards(model: ModelSpec, cpu_moe_layers: int) -> ModelSpec:
+    """The model without the experts that stay in the host's memory."""
+    if not cpu_moe_layers:
+        return model
+    known = memo(model)
+    key = ("llama.cpp-cpu-moe", cpu_moe_layers)
+    if key not in known:
+        gone = [*model.experts_mib[:cpu_moe_layers]]
+        gone += [0.0] * (len(model.layers_mib) - len(gone))
+        left = tuple(mib - out for mib, out in zip(model.layers_mib, gone, strict=True))
+        known[key] = replace(model, layers_mib=left)
+    found: ModelSpec = known[key]
+    return found
+
+
+def offloaded(base: Candidate, model: ModelSpec, budget_mib: float, fitted: Fitted) -> Candidate:
+    """The candidate with the fewest weights in the host's memory that fits the cards.
+
+    `fitted` sizes a candidate. Experts go first: they are read least per token. Where not even the
+    whole budget is enough, the candidate that uses all of it is returned, and does not fit.
+    """
+    ways = _ways(base, model, budget_mib)
+    if not ways:
+        return fitted(base)
+    low, high = 0, len(ways) - 1
+    best = fitted(ways[high])
+    while low < high:
+        middle = (low + high) // 2
+        tried = fitted(ways[middle])
+        if fits(tried):
+            high, best = middle, tried
+        else:
+            low = middle + 1
+    return best
+
+
+def fits(candidate: Candidate) -> bool:
+    """True for a sized candidate whose cards all hold their share."""
+    return bool(candidate.memory) and all(memory.fits for memory in candidate.memory)
+
+
+def _ways(base: Candidate, model: ModelSpec, budget_mib: float) -> list[Candidate]:
+    """Every step of the way from one block to as many as the budget allows."""
+    experts = any(model.experts_mib)
+    sums = accumulate(model.experts_mib if experts else model.layers_mib)
+    units = model.num_hidden_layers + 1
+    return [
+        replace(base, cpu_moe_layers=count, cpu_offload_mib=mib)
+        if experts
+        else replace(base, gpu_layers=units - count, cpu_offload_mib=mib)
+        for count, mib in enumerate(sums, start=1)
+        if mib <= budget_mib
+    ]
