@@ -47,7 +47,7 @@ class ModelFacts:
         if not self.num_experts:
             return 0.0
         share = min(1.0, self.num_experts_per_tok / self.num_experts)
-        return self.num_experts * (1.0 - (1.0 - share) ** tokens)
+        return self.num_experts * (1.0 - float((1.0 - share) ** tokens))
 
     def read_mib(self, tokens: float = 1.0) -> float:
         """Weights in MiB that one step over `tokens` tokens reads (decode: one per sequence)."""

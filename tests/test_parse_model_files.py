@@ -46,7 +46,7 @@ def test_what_the_file_says_is_read_back(said: dict[str, Any], nested: bool, spe
     assert found.num_key_value_heads == said.get("num_key_value_heads")
     assert found.tie_word_embeddings is said.get("tie_word_embeddings")
     assert (found.nested, found.dtype) == (nested, "bfloat16")
-    assert found.architecture == "SimulatedForCausalLM"
+    assert found.architecture == "LlamaForCausalLM"
     assert found.spec is not None and found.refused is None
     assert found.spec.num_hidden_layers == said["num_hidden_layers"]
 

@@ -118,8 +118,9 @@ ROWS = {
         more={**experts(256, 8, 2048), "sliding_window": 128},
     ),
 }
-# Keys of the sparse-attention indexer, which the planner counts beside the 512 + 64.
-INDEXER = {"zai-org--GLM-5": 128}
+# The sparse-attention indexer, which the planner counts beside the 512 + 64: 128 bytes of key and
+# 4 of scale per token, in elements of two bytes.
+INDEXER = {"zai-org--GLM-5": 66}
 # Parameters that llama.cpp states (billions), and GiB that vLLM's weights take with how far the
 # shapes alone may be from it: vLLM pads MXFP4 weights.
 PARAMS_B = {
