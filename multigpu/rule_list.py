@@ -85,6 +85,7 @@ CHANGES = Section(
     {
         "change-cards": "The least number of further cards that the missing memory fills.",
         "change-context": "The longest context of which one request would fit.",
+        "change-setting": "A setting of the runtime with which the nearest way would fit.",
         "change-weights": "The size of weights, and bits of each, that would fit.",
     },
 )

@@ -11,11 +11,15 @@ from difflib import get_close_matches
 from functools import cache
 
 from multigpu.errors import WishError
-from multigpu.flags import llama_server_0_3_36, vllm_0_33_0
+from multigpu.flags import llama_server_0_3_36, sglang_0_5_23, vllm_0_33_0
 from multigpu.flags.table import Flag
 from multigpu.plan import Reason
 
-TABLES = {"vllm": vllm_0_33_0.FLAGS, "llama.cpp": llama_server_0_3_36.FLAGS}
+TABLES = {
+    "vllm": vllm_0_33_0.FLAGS,
+    "sglang": sglang_0_5_23.FLAGS,
+    "llama.cpp": llama_server_0_3_36.FLAGS,
+}
 
 
 def check(runtime: str, argv: Sequence[str]) -> tuple[Reason, ...]:

@@ -12,7 +12,7 @@ from multigpu.errors import WishError
 from multigpu.hardware import Host
 from multigpu.install import Files, Recipe
 from multigpu.plan import Candidate, Check, ModelSpec, Plan, Reason, Service, Wish
-from multigpu.runtimes import llama_cpp, vllm
+from multigpu.runtimes import llama_cpp, sglang, vllm
 
 
 class Runtime(Protocol):
@@ -51,7 +51,7 @@ class Runtime(Protocol):
         """One service per replica."""
 
 
-RUNTIMES: tuple[Runtime, ...] = (vllm, llama_cpp)
+RUNTIMES: tuple[Runtime, ...] = (vllm, llama_cpp, sglang)
 """Order is preference where everything else is equal."""
 
 

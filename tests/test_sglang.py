@@ -1,0 +1,145 @@
+"""SGLang: its own memory rule, when it may be planned, and its command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multigpu import flags
+from multigpu.errors import NoPlan, WishError
+from multigpu.plan import Candidate, LayerCache, Strategy, Wish
+from multigpu.planner import plan
+from multigpu.runtimes import runtime, sglang
+from multigpu.runtimes import sglang_memory as s
+from multigpu.runtimes.rendering import merged
+from tests.machines import H100, RTX_3060, RTX_3090, RTX_4090, dense, hf, host
+
+SINGLE = Candidate("sglang", Strategy.SINGLE, (0,))
+PAIR = Candidate("sglang", Strategy.TENSOR_PARALLEL, (0, 1), tensor_parallel_size=2)
+LLAMA = hf()
+
+
+def wish(**keys: Any) -> Wish:
+    return Wish("chat", "org/model", **{"runtime": "sglang", **keys})
+
+
+def test_it_is_never_planned_unless_it_is_wished() -> None:
+    machine = host(RTX_3090, RTX_3090)
+    assert sglang.candidates(machine, LLAMA, wish(runtime=None)) == ()
+    rules = [r.rule for r in sglang.objections(SINGLE, machine, LLAMA, wish(runtime=None))]
+    assert rules == ["runtime-on-request"]
+    assert plan(machine, LLAMA, wish(runtime=None)).chosen.runtime != "sglang"
+    assert plan(machine, LLAMA, wish()).chosen.runtime == "sglang"
+
+
+def test_installing_it_is_refused_in_one_line_unless_it_is_there() -> None:
+    with pytest.raises(WishError, match="executable"):
+        sglang.recipe(host(RTX_3090), wish(), None)  # type: ignore[arg-type]
+    found = sglang.recipe(host(RTX_3090), wish(executable="/opt/sglang/bin/sglang"), None)  # type: ignore[arg-type]
+    assert found.executable == "/opt/sglang/bin/sglang" and found.script is None
+
+
+@pytest.mark.parametrize(
+    ("mib", "tp", "chunk", "graphs"),
+    [(15360, 1, 2048, 8), (24576, 2, 4096, 48), (24576, 4, 4096, 160), (40960, 1, 4096, 32)],
+)
+def test_the_reserve_follows_the_card(mib: int, tp: int, chunk: int, graphs: int) -> None:
+    """512 + 1.5 x tokens + ranks x 1024 / 8 + 2 x requests + 8 x prefill graphs."""
+    found = s.reserved(mib, tp, tp, wish(), mla=False)
+    assert (found.chunked_prefill_size, found.cuda_graph_max_bs) == (chunk, graphs)
+    total = 512 + 1.5 * chunk + tp * 128 + 2 * graphs + 8 * s.prefill_graphs(chunk)
+    assert found.total_mib == total
+
+
+def test_large_cards_keep_ten_gib_free() -> None:
+    held = s.reserved(81559, 1, 1, wish(), mla=False)
+    assert held.total_mib >= 10 * 1024
+
+
+def test_prefill_graphs_are_those_of_the_log() -> None:
+    """The start-up log of a GB10 lists 58 sizes up to 8192 tokens."""
+    assert s.prefill_graphs(8192) == 58
+
+
+def test_the_smallest_card_of_the_host_sets_the_fraction_even_unused() -> None:
+    alone = s.fraction(host(H100), SINGLE, LLAMA, wish())
+    beside = s.fraction(host(H100, RTX_3060), SINGLE, LLAMA, wish())
+    assert beside < alone
+    (caution,) = sglang.cautions(SINGLE, host(H100, RTX_3060), LLAMA)
+    assert caution.rule == "smallest-card-counts"
+
+
+def test_a_pinned_fraction_is_obeyed() -> None:
+    one = s.sized(SINGLE, host(RTX_3090), LLAMA, wish(gpu_memory_utilization=0.8))
+    assert one.gpu_memory_utilization == 0.8
+
+
+def test_sliding_layers_keep_four_fifths_of_the_tokens() -> None:
+    """The log's pools: 185,897 tokens in full layers and 148,717 in sliding ones."""
+    shape = s.PerToken(full=12 * 4096, sliding=36 * 4096, states=False)
+    tokens = shape.tokens(1000.0)
+    assert tokens == int(1000 * 1024**2 / (12 * 4096 + 0.8 * 36 * 4096))
+
+
+def test_unlike_cards_are_no_team() -> None:
+    (reason,) = sglang.balance(PAIR, host(RTX_3090, RTX_3060), wish())
+    assert reason.rule == "memory-unbalanced"
+    assert not list(sglang.balance(PAIR, host(RTX_3090, RTX_4090), wish()))
+    off = wish(env=MappingProxyType({"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0"}))
+    assert not list(sglang.balance(PAIR, host(RTX_3090, RTX_3060), off))
+
+
+def test_a_model_that_does_not_fit_is_refused_with_its_memory() -> None:
+    with pytest.raises(NoPlan, match="no plan"):
+        plan(host(RTX_3060), LLAMA, wish())
+
+
+CASES = [
+    (host(RTX_3090, RTX_3090), {"strategy": "tensor_parallel", "concurrency": 32}),
+    (host(RTX_3090, RTX_3090), {"strategy": "pipeline_parallel", "kv_cache_dtype": "fp8_e5m2"}),
+    (host(RTX_3090, RTX_3090), {"strategy": "replicas", "gpu_memory_utilization": 0.85}),
+    (host(H100), {}),
+]
+
+
+@pytest.mark.parametrize(("machine", "keys"), CASES)
+def test_every_command_line_passes_sglangs_own_parser(machine: Any, keys: dict[str, Any]) -> None:
+    keys = {**keys, "strategy": Strategy(keys["strategy"])} if "strategy" in keys else keys
+    made = plan(machine, LLAMA, wish(executable="/opt/sglang/bin/sglang", **keys))
+    for service in runtime("sglang").render(made, "/opt/sglang/bin/sglang", "org/model"):
+        assert service.argv[:2] == ("/opt/sglang/bin/sglang", "serve")
+        assert not flags.check("sglang", service.argv)
+        assert f"--port {service.port}" in " ".join(service.argv)
+
+
+def test_a_flag_of_the_wish_replaces_ours() -> None:
+    assert merged({"--host": "a"}, {"--host": "b"}) == ["--host", "b"]
+
+
+@given(st.integers(8000, 60000), st.integers(0, 20000))
+def test_what_is_planned_never_exceeds_a_card_and_more_memory_holds_more(
+    mib: int, more: int
+) -> None:
+    """Within one tier: SGLang itself takes larger chunks from 20, 35 and 60 GiB."""
+    model = hf(dense(num_hidden_layers=16))
+    found = []
+    for size in (mib, mib + more):
+        card = replace(RTX_3090, memory_mib=size, memory_free_mib=size)
+        one = s.sized(SINGLE, host(card), model, wish(context=2048))
+        fits = all(row.fits for row in one.memory)
+        assert fits == ((one.kv_tokens or 0) >= 2048)
+        found.append(one.kv_tokens or 0)
+    tiers = [sum(size >= tier[0] * 1024 for tier in s.TIERS) for size in (mib, mib + more)]
+    if tiers[0] == tiers[1]:
+        assert found[0] <= found[1]
+
+
+def test_latent_attention_is_not_divided() -> None:
+    mla = replace(LLAMA, layers=(LayerCache("mla", elements=576),) * 32)
+    one, eight = (s.per_token(mla, (0, 32), tp, 2.0) for tp in (1, 8))
+    assert one == eight
