@@ -230,10 +230,11 @@ class Host:
     def gpu(self, index: int) -> Gpu:
         """The card with that NVML index. Raises KeyError when the host has none such."""
         known = memo(self)
-        if "gpus" not in known:
-            known["gpus"] = {gpu.index: gpu for gpu in reversed(self.gpus)}
-        found: Gpu = known["gpus"][index]
-        return found
+        try:
+            by_index: dict[int, Gpu] = known["gpus"]
+        except KeyError:
+            by_index = known["gpus"] = {gpu.index: gpu for gpu in reversed(self.gpus)}
+        return by_index[index]
 
     def pair(self, a: int, b: int) -> GpuPair | None:
         """The record of an unordered pair, or None when the topology was not seen."""

@@ -57,7 +57,7 @@ def advice(model: ModelSpec, tp: int) -> str:
 
 def valid(model: ModelSpec, tp: int, expert_parallel: bool = False) -> bool:
     """True when everything divides at this size."""
-    return tp == 1 or next(_indivisible(model, tp, expert_parallel), None) is None
+    return not sharding(model, tp, expert_parallel)
 
 
 def _indivisible(model: ModelSpec, tp: int, expert_parallel: bool) -> Iterator[Reason]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from multigpu.hardware import Host, Vendor
 from multigpu.labels import cards, size
+from multigpu.memo import memo
 from multigpu.plan import Candidate, ModelSpec, Reason, Wish
 from multigpu.runtimes.sharding import sharding
 
@@ -38,14 +39,36 @@ HOST_SHARE = 0.9
 
 def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
     """Every rule, in the order in which an operator would want to hear of them."""
-    yield from model_format(model)
-    yield from vendor(candidate, host, wish)
-    yield from capability(candidate, host, model, wish)
-    yield from sharding(model, candidate.tensor_parallel_size, candidate.expert_parallel)
-    yield from experts(candidate, model)
-    yield from stages(candidate, model)
-    yield from kv_cache_dtype(candidate, host, model, wish)
-    yield from host_memory(candidate, host)
+    if model.format == "gguf":
+        yield from model_format(model)
+    if not _cards_serve(candidate, host, model, wish):
+        yield from vendor(candidate, host, wish)
+        yield from capability(candidate, host, model, wish)
+        yield from kv_cache_dtype(candidate, host, model, wish)
+    if candidate.tensor_parallel_size > 1:
+        yield from sharding(model, candidate.tensor_parallel_size, candidate.expert_parallel)
+    if candidate.expert_parallel:
+        yield from experts(candidate, model)
+    if candidate.pipeline_parallel_size > 1:
+        yield from stages(candidate, model)
+    if candidate.cpu_offload_mib > 0:
+        yield from host_memory(candidate, host)
+
+
+def _cards_serve(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
+    """True where each card serves the model: then a group of them does, its oldest being one."""
+    known = memo(host)
+    asked = known.get("vllm-cards")
+    if asked is None or asked[0] is not model or asked[1] is not wish:
+        asked = known["vllm-cards"] = (model, wish, {})
+    verdicts: dict[int, bool] = asked[2]
+    for index in candidate.gpus:
+        if index not in verdicts:
+            one = Candidate(candidate.runtime, candidate.strategy, (index,))
+            verdicts[index] = not refuses(one, host, model, wish)
+        if not verdicts[index]:
+            return False
+    return True
 
 
 def refuses(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
