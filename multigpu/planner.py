@@ -61,7 +61,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[Measure
             wish.name,
             model=model,
             wish=wish,
-            changes=tuple(changes(rejected, host, model, load)),
+            changes=tuple(changes(rejected, host, model, wish)),
         )
     timed = [replace(c, predicted=judged(c, host, model, load, measured)) for c in holding]
     chosen, *lower = ranking.order(timed, host, model, wish, load)
