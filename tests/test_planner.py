@@ -90,7 +90,7 @@ CASES: dict[str, tuple[Host, ModelSpec, dict[str, Any]]] = {
     "cuda-wheel": (host(R9700, R9700), hf(), {}),
     "device-count": (host(*[RTX_3090] * 17), gguf(), {}),
     "device-names": (TWO, gguf(), {"devices": ["CUDA0"]}),
-    "expert-parallel": (TWO, hf(dense(**EXPERTS, num_local_experts=1)), {"expert_parallel": True}),
+    "expert-parallel": (FOUR, hf(dense(**EXPERTS, num_local_experts=2)), {"expert_parallel": True}),
     "expert-size": (TWO, hf(dense(**MOE)), {}),
     "ffn-size": (TWO, hf(dense(intermediate_size=14337)), {}),
     "hidden-size": (TWO, hf(dense(hidden_size=4097, head_dim=128)), {}),
@@ -230,11 +230,12 @@ def test_the_lowest_compute_capability_comes_first() -> None:
     assert {s.name: s.value for s in made.environment}["CUDA_VISIBLE_DEVICES"] == "1,0"
 
 
-def test_a_gguf_is_split_only_when_one_card_is_too_small() -> None:
-    assert make(TWO, gguf()).chosen.strategy is Strategy.SINGLE
-    chosen = make(TWO, gguf(block_mib=900)).chosen
-    assert chosen.strategy is Strategy.LAYER_SPLIT
+def test_a_gguf_too_large_for_one_card_is_split_by_layer() -> None:
+    chosen = make(TWO, gguf(block_mib=900), strategy="layer_split").chosen
     assert chosen.layers is not None and sum(chosen.layers) == 33
+    rejected = make(TWO, gguf(block_mib=900)).rejected
+    single = [r for r in rejected if r.candidate.strategy is Strategy.SINGLE]
+    assert "memory-fit" in {reason.rule for r in single for reason in r.reasons}
 
 
 def test_a_broken_card_is_left_out_with_its_error() -> None:
@@ -371,7 +372,7 @@ def test_no_plan_is_one_line_with_the_nearest_way_and_what_to_do() -> None:
         make(TWO, llama_70b())
     text = str(caught.value)
     assert text.startswith("tower: no plan for chat: none of ")
-    assert "to serve org/model holds; nearest is vLLM pipeline 2 (40+40) on GPU 0, 1: GPU " in text
+    assert "to serve org/model holds; nearest is vLLM " in text and " on GPU 0, 1: GPU " in text
     assert text.endswith("; do: take a smaller quantization or more cards") and "\n" not in text
     assert len(caught.value.rejected) > 4
 
