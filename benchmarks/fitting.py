@@ -18,7 +18,7 @@ from multigpu.speed.service import Rates, rates
 # Residuals below this are noise of one kind of machine; twice as far they begin to count less.
 SIGMA = 0.15
 # How far (in logarithms) a constant may lie from its prior at the cost of one SIGMA of one row.
-LOOSE = 0.5
+LOOSE = 0.25
 ROUNDS = 12
 
 

@@ -33,6 +33,8 @@ SPECULATIVE = re.compile(r"\bmtp\b|dflash|eagle|spec-?decode|speculative", re.I)
 # prompts, 512 forced output tokens, and this many sequences at a time.
 SEQUENCES = ("Qwen3-Next-80B", "Qwen3.6-27B", "Qwen3.6-35B", "gemma-3-27b")
 SEQUENCES_24_GB = ("gpt-oss-20b", "Qwen3-14B")
+PROMPT = r"llama-bench.* -p (\d+)"
+OUT = r"(?:out=|narr/code=)([\d.]+)"
 # A single stream whose prompt is not stated; at one request it hardly matters.
 SINGLE_STREAM = (512, 256)
 
@@ -338,22 +340,46 @@ def _ttft_tpot(raw: dict[str, str]) -> Loads:
 def _single(raw: dict[str, str]) -> Loads:
     """`out=` of localmaxxing, the first of `narr/code=` of club-3090 (prose)."""
     text, flags = raw["measured"], raw["runtime_flags"]
-    out = re.search(r"(?:out=|narr/code=)([\d.]+)", text)
+    out = re.search(OUT, text)
     if out is None:
         yield None, Measured(), ("no single decode rate is stated",), ()
         return
-    prompt = _number(r"llama-bench.* -p (\d+)", flags)
+    prompt = _number(PROMPT, flags)
     inputs, outputs = (prompt, 128) if prompt else SINGLE_STREAM
+    if prompt and _flat(raw):
+        inputs = 1
     together = _number(r"across C(\d+) concurrent", raw["note"]) or 1
-    prefill = re.search(r"prefill=(\d+(?:\.\d+)?)", text) if prompt else None
+    prefill = re.search(r"prefill=(\d+(?:\.\d+)?)", text) if inputs == prompt else None
     measured = Measured(
         float(out[1]),
         1000 * together / float(out[1]),
         None,
         float(prefill[1]) if prefill else None,
     )
-    assumed = () if prompt else (f"prompt of {inputs} tokens",)
+    assumed = () if inputs == prompt else (f"history of {inputs} tokens",)
     yield _load(inputs, outputs, together), measured, tuple(_doubtful(raw)), assumed
+
+
+@cache
+def _series(hardware: str, model: str, quant: str) -> tuple[tuple[int, float], ...]:
+    """(prompt, tokens/s) of one series of llama-bench, by length of the prompt."""
+    found = []
+    for raw in table():
+        if (raw["hardware"], raw["model"].split("/")[-1], raw["quant"]) == (hardware, model, quant):
+            prompt, out = _number(PROMPT, raw["runtime_flags"]), re.search(OUT, raw["measured"])
+            if prompt and out:
+                found.append((prompt, float(out[1])))
+    return tuple(sorted(found))
+
+
+def _flat(raw: dict[str, str]) -> bool:
+    """The rate does not fall with the prompt: it was taken without one, as tg128 is by default.
+
+    Others of the same publisher fall as the cache's bytes say: theirs were taken behind the prompt.
+    """
+    series = _series(raw["hardware"], raw["model"].split("/")[-1], raw["quant"])
+    shortest, longest = series[0], series[-1]
+    return longest[0] >= 8 * shortest[0] and longest[1] >= 0.95 * shortest[1]
 
 
 def _doubtful(raw: dict[str, str]) -> Iterator[str]:

@@ -276,3 +276,13 @@ def test_cards_of_two_hosts_are_not_mixed_up() -> None:
     fast, slow = what_if.host("RTX 5090"), what_if.host("RTX 3060")
     assert cards(fast).by_index[0] != cards(slow).by_index[0]
     assert cards(fast) is cards(fast)
+
+
+def test_unlike_replicas_lie_between_those_of_like_cards() -> None:
+    spec, asked = model("awq"), load(32)
+    rates = [
+        decode(replicas(2), what_if.host(cards_), spec, asked)
+        for cards_ in ("2x RTX 3090", "RTX 5090 + RTX 3090", "RTX 3090 + RTX 5090", "2x RTX 5090")
+    ]
+    assert rates[0] < rates[1] < rates[3]
+    assert abs(rates[1] / rates[2] - 1) < 1e-9

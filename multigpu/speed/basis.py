@@ -11,7 +11,7 @@ RUNTIMES = ("vllm", "sglang", "llama.cpp")
 ROWS = {
     "vllm": "73 published measurements with vLLM and SGLang on NVIDIA cards",
     "vllm-amd": "32 published measurements with vLLM on one pair of R9700",
-    "llama.cpp": "22 published measurements with llama.cpp on NVIDIA cards",
+    "llama.cpp": "30 published measurements with llama.cpp on NVIDIA cards",
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from multigpu.hardware import Host
-from multigpu.plan import Candidate, ModelSpec, Strategy, Workload
+from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Workload
 from multigpu.speed.cards import Card, Cards, cards
 from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
 from multigpu.speed.steps import UBATCH, Stage, arithmetic, prompt, step
@@ -53,17 +53,33 @@ def rates(
     if len(some) != len(group) or not some:
         return None
     engine = engines[engine_name(candidate, some[0].amd)]
-    tp = tensor_size(candidate)
-    rank = work(model, tp)
+    rank = work(model, tensor_size(candidate))
     copies = max(1, candidate.replicas)
     size = len(group) // copies
-    # The slowest replica is what a balancer that deals in turn waits for; like ones are one.
-    first = candidate.gpus[:size] if copies > 1 else candidate.gpus
-    stages = _stages(candidate, known, some[:size], first, rank, engine, model, tp)
-    wanted = ceil(load.concurrency / copies)
-    busy = min(copies, load.concurrency)
-    running = min(wanted, _room(candidate, rank, load, len(stages)))
-    return _loop(load, rank, stages, engine, links, wanted, running, busy, copies)
+    alike = 1 if copies == 1 or len(set(some)) == 1 else copies
+    # Like replicas are timed once, unlike ones each by itself.
+    each = []
+    for i in range(alike):
+        part = slice(i * size, (i + 1) * size)
+        stages = _stages(candidate, known, some[part], candidate.gpus[part], rank, engine, model)
+        room = _room(candidate, candidate.memory[part], rank, load, len(stages))
+        each.append(_loop(load, rank, stages, engine, links, room, copies))
+    return each[0] if alike == 1 else _together(each, load)
+
+
+def _together(each: list[Rates], load: Workload) -> Rates:
+    """Unlike replicas, each with its share of the requests; a request may meet the slowest."""
+    copies = len(each)
+    decode = sum(one.decode_tokens_per_s for one in each) / copies
+    if load.concurrency == 1:
+        decode = min(one.decode_tokens_per_s for one in each)
+    return Rates(
+        decode_tokens_per_s=decode,
+        prefill_tokens_per_s=sum(one.prefill_tokens_per_s for one in each) / copies,
+        ttft_ms=max(one.ttft_ms for one in each),
+        tpot_ms=max(one.tpot_ms for one in each),
+        running=min(load.concurrency, sum(one.running for one in each) // copies),
+    )
 
 
 def tensor_size(candidate: Candidate) -> int:
@@ -81,9 +97,9 @@ def _stages(
     rank: Work,
     engine: Engine,
     model: ModelSpec,
-    tp: int,
 ) -> list[Stage]:
     """One engine's pipeline stages: llama.cpp's layer split and vLLM's pipeline are alike."""
+    tp = tensor_size(candidate)
     count = max(1, len(group) // tp)
     shares = _shares(candidate, count, model.num_hidden_layers)
     stages = []
@@ -114,13 +130,15 @@ def _shares(candidate: Candidate, count: int, layers: int) -> list[float]:
     return [n / layers if total in (layers, layers + 1) else n / total for n in blocks]
 
 
-def _room(candidate: Candidate, rank: Work, load: Workload, stages: int) -> int:
+def _room(
+    candidate: Candidate, memory: tuple[Memory, ...], rank: Work, load: Workload, stages: int
+) -> int:
     """Requests of the workload that one engine's KV cache holds in the middle of their life."""
     most = candidate.max_num_seqs or 1 << 30
-    if candidate.runtime == "llama.cpp" or not candidate.memory:
+    if candidate.runtime == "llama.cpp" or not memory:
         return most
     tokens = load.input_tokens + load.output_tokens / 2
-    pool = min(card.kv_cache_mib for card in candidate.memory) * MIB
+    pool = min(card.kv_cache_mib for card in memory) * MIB
     held = rank.held(tokens) / stages
     fit = pool / held if held > 0 else float(most)
     if candidate.kv_tokens:
@@ -134,11 +152,12 @@ def _loop(
     stages: list[Stage],
     engine: Engine,
     links: Links,
-    wanted: int,
-    running: int,
-    busy: int,
+    room: int,
     copies: int,
 ) -> Rates:
+    """A service of `copies` like engines that hold `room` requests each."""
+    wanted = ceil(load.concurrency / copies)
+    busy, running = min(copies, load.concurrency), min(wanted, room)
     context = load.input_tokens + load.output_tokens / 2
     token, own = _times(load, rank, stages, engine, links, running, context)
     # Prompts of the others come between the tokens of one request.
