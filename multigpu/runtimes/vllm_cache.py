@@ -63,6 +63,9 @@ class Layout:
 
         Without windows the answer is closed; with them the tokens are found by halving.
         """
+        if len(self.buckets) == 1 and self.buckets[0].window is None:
+            only = self.buckets[0]
+            return max(0, int(blocks) // only.groups * only.block_tokens)
         full = [bucket for bucket in self.buckets if bucket.window is None]
         if self.blocks(1, in_flight) > blocks:
             return 0

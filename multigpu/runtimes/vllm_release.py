@@ -132,6 +132,7 @@ NCCL_MIB = {Vendor.NVIDIA: 400.0, Vendor.AMD: 70.0}
 GRAPH_MIB = 8.0
 
 
+@cache
 def captured_graphs(seqs: int) -> int:
     """Graphs that are captured: piecewise up to twice the requests, full ones up to them.
 

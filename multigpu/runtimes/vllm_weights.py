@@ -21,15 +21,21 @@ VOCAB_PADDING = 64
 # Where the shapes do not say what is kept whole: weights at TP=2 were 1.01 to 1.05 halves (30B-A3B
 # GPTQ, 14B FP8, gemma-3-12b with its tower; boot logs of 0.11 to 0.13).
 UNKNOWN_REPLICATED = 0.01
-# torch rounds the allocation of a large matrix up to 2 MiB: half of that is lost in the mean.
-ROUNDING_MIB = 0.5
-# What a matrix takes on the card against the checkpoint, where kernels repack it. ROCm pads rows of
-# FP8 against channel hot spots (14B: 1.009), and its GPTQ kernels keep what Marlin drops (30B-A3B:
-# 1.04); boot logs of R9700.
+# torch's allocator gives a large matrix whole blocks of 2 MiB (14B FP8: 3 MiB lost per layer, 8B in
+# bfloat16: nothing).
+ALLOCATION = 2 * 1024 * 1024
+# What a matrix takes on the card against the checkpoint, where kernels repack it: ROCm keeps rows
+# of FP8 padded, and what its kernels of 4-bit weights unpack (boot logs of R9700: 14B FP8 1.005,
+# 30B-A3B GPTQ 1.026, Qwen3-Next-80B 1.05).
 RESIDENT = {
     (Vendor.AMD, "fp8"): 1.005,
-    (Vendor.AMD, "gptq"): 1.036,
+    (Vendor.AMD, "gptq"): 1.026,
+    (Vendor.AMD, "w4a16"): 1.05,
+    (Vendor.AMD, "awq"): 1.05,
 }
+# Of a tied embedding below a vision tower an FP8 checkpoint of compressed-tensors keeps a second,
+# quantized lm_head (gemma-3-12b: 0.94 GiB more at TP=1, half of it at TP=2).
+SECOND_LM_HEAD = 0.5
 # Marlin and the TensorRT-LLM kernels take MXFP4 experts with the hidden size padded to 256; Marlin
 # pads the expert size to 128 as well (`mxfp4_round_up_hidden_size_and_intermediate_size`).
 # gpt-oss-20b: 13.72 GiB on cards without native FP4, gpt-oss-120b: 64.38 GiB on H100.
@@ -95,8 +101,8 @@ def weights_mib(
     held = (divided + repeated) / tp + whole
     held += experts * per_rank * experts_factor(model, tp, gpu, expert_parallel=expert_parallel)
     if gpu is not None:
-        held *= RESIDENT.get((gpu.vendor, model.quantization or ""), 1.0)
-    held += (end - start) * 4 * ROUNDING_MIB
+        held *= resident(model, gpu)
+    held += (end - start) * rounded_mib(model, tp)
     return held + outer_mib(model, tp, first=start == 0, last=end == model.num_hidden_layers)
 
 
@@ -108,7 +114,38 @@ def outer_mib(model: ModelSpec, tp: int, *, first: bool = False, last: bool = Fa
         held += model.embedding_mib * padded
     if last:
         held += model.output_mib * padded
+        if model.tie_word_embeddings and model.vision_mib and model.quantization == "fp8":
+            held += model.embedding_mib * padded * SECOND_LM_HEAD
     return held + (model.vision_mib if first else 0.0)
+
+
+def resident(model: ModelSpec, gpu: Gpu) -> float:
+    """What the blocks take on this card against the checkpoint."""
+    if gpu.vendor is Vendor.NVIDIA and model.quantization == "gptq":
+        # Marlin drops the zero points of a symmetric checkpoint, 4 bits a group.
+        group = model.group_size if model.group_size and model.group_size > 0 else 128
+        return 1 - 0.5 / group / (0.5 + 2.5 / group)
+    return RESIDENT.get((gpu.vendor, model.quantization or ""), 1.0)
+
+
+def rounded_mib(model: ModelSpec, tp: int) -> float:
+    """What one dense block loses to whole allocations; 0 where matrices are packed or experts."""
+    kept = memo(model)
+    key = ("vllm-rounded", tp)
+    if key not in kept:
+        kept[key] = _rounded_mib(model, tp)
+    return kept[key]  # type: ignore[no-any-return]
+
+
+def _rounded_mib(model: ModelSpec, tp: int) -> float:
+    width = {None: 2, "fp8": 1, "w8a8": 1}.get(model.quantization)
+    if width is None or model.num_experts or not model.intermediate_size:
+        return 0.0
+    queries = model.num_attention_heads * model.head_dim
+    keys = 2 * model.num_key_value_heads * model.head_dim
+    rows = (queries + keys, queries, 2 * model.intermediate_size, model.intermediate_size)
+    sizes = (n * model.hidden_size * width // tp for n in rows)
+    return sum(-size % ALLOCATION for size in sizes) / 1024**2
 
 
 def _repeats(model: ModelSpec, tp: int) -> float:
