@@ -154,9 +154,14 @@ def _distinct(arms: Sequence[Arm]) -> list[Arm]:
 def ours(question: Question, speed: Predict) -> Arm:
     """The arm that the planner's ranking puts first."""
     wish = Wish("choice", question.group.model.name, objective=question.load.objective)
-    timed = [_timed(arm, question.group, speed) for arm in question.arms]
-    first = ranking.order(timed, question.group.host, question.group.model, wish, question.load)[0]
-    return next(a for a, c in zip(question.arms, timed, strict=True) if c is first)
+    ways = timed(question, speed)
+    first = ranking.order(ways, question.group.host, question.group.model, wish, question.load)[0]
+    return next(a for a, c in zip(question.arms, ways, strict=True) if c is first)
+
+
+def timed(question: Question, speed: Predict | None = None) -> list[Candidate]:
+    """The arms as candidates with their predicted speeds; by the package's constants, if none."""
+    return [_timed(arm, question.group, speed or _with(shipped())) for arm in question.arms]
 
 
 def _timed(arm: Arm, group: Group, speed: Predict) -> Candidate:

@@ -9,15 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.choice import Question, asked, in_sample, timed
+from benchmarks.groundtruth import TABLE
 from multigpu import ranking
 from multigpu.doubts import bounds, doubts
-from multigpu.hardware import Host, Path
-from multigpu.losers import RANKED, Contest
+from multigpu.hardware import Host, P2p, Path
+from multigpu.losers import RANKED, UNSURE, Contest
 from multigpu.plan import Candidate, Estimate, Objective, Prediction, Strategy, Wish, Workload
 from multigpu.planner import considered, plan
 from multigpu.ranking import CLOSE, order
 from multigpu.strengths import strengths
-from tests.machines import H100, RTX_3090, dense, hf, host
+from tests.machines import H100, RTX_3090, dense, gguf, hf, host
 from tests.timed import about, copies, load, one, speed, team
 
 TWO, MODEL = host(RTX_3090, RTX_3090), hf()
@@ -285,3 +287,54 @@ def test_the_order_does_not_depend_on_the_order_of_proposal(objective: Objective
     assert ranked(*candidates, work=load(objective)) == ranked(
         *reversed(candidates), work=load(objective)
     )
+
+
+# What was measured and published, as a person would put it; figures: benchmarks/choice.py.
+measured_here = pytest.mark.skipif(not TABLE.exists(), reason="no published measurements here")
+
+
+def question(name: str, *words: str) -> Question:
+    """The question of that name about a group that all words name."""
+    (found,) = [
+        q for q in asked() if q.name == name and all(word in q.group.name for word in words)
+    ]
+    return found
+
+
+@measured_here
+def test_many_users_get_two_teams_of_two_and_not_one_of_four() -> None:
+    """AutoRound 27B on 4x 3090: 473 tok/s by two cards, 295 by four, at 64 users."""
+    many = question("throughput", "Qwen3.6-27B-int4-AutoRound", "· 64 ·")
+    assert in_sample(many).label == "2 x TP2"
+
+
+@measured_here
+def test_for_one_user_four_cards_lie_within_what_predictions_can_tell_of_two() -> None:
+    """The same rig for one user: 69 tok/s by four cards, 54 by two."""
+    one_user = question("latency", "Qwen3.6-27B-int4-AutoRound", "· 1 ·")
+    costs = [ranking.service_cost(way, one_user.load) or 0 for way in timed(one_user)]
+    assert max(costs) < min(costs) * (1 + UNSURE)
+
+
+@measured_here
+def test_a_large_mixture_on_eight_cards_is_divided_and_not_piped() -> None:
+    """GLM-4.6-FP8 on 8x RTX PRO 6000: 1349 tok/s by tensor parallel, 832 by pipeline."""
+    for name in ("latency", "throughput"):
+        assert in_sample(question(name, "GLM-4.6-FP8", "RTX PRO 6000")).label == "TP8"
+
+
+@measured_here
+def test_copies_win_throughput_where_a_card_holds_the_model() -> None:
+    """Qwen3 Coder 30B on 4x RTX 4090: four engines 4458 tok/s, one 1131."""
+    assert in_sample(question("latency", "Qwen3-Coder", "RTX 4090")).label == "4 x TP1"
+
+
+def test_tensor_split_is_for_dense_models_on_cards_with_a_fast_link() -> None:
+    """llama.cpp #19378: dense 31B decode 1.36 times as fast by tensor, a mixture 0.70 times."""
+    bridged = host(RTX_3090, RTX_3090, nvlinks=4, p2p=P2p.OK)
+    large = gguf(60, 320.0)
+    made = plan(bridged, large, Wish("chat", "m", runtime="llama.cpp"))
+    assert made.chosen.strategy is Strategy.TENSOR_SPLIT
+    mixture = gguf(60, 320.0, **{"llama.expert_count": 128, "llama.expert_used_count": 8})
+    made = plan(bridged, mixture, Wish("chat", "m", runtime="llama.cpp"))
+    assert made.chosen.strategy is not Strategy.TENSOR_SPLIT
