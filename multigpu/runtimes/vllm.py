@@ -78,6 +78,8 @@ def _flags(plan: Plan, port: int) -> dict[str, str | None]:
     # A large card takes this number by itself.
     if wish.concurrency is not None or chosen.max_num_seqs != LARGE_MAX_NUM_SEQS:
         flags["--max-num-seqs"] = str(chosen.max_num_seqs)
+    if chosen.max_num_batched_tokens is not None:
+        flags["--max-num-batched-tokens"] = str(chosen.max_num_batched_tokens)
     if chosen.expert_parallel:
         flags["--enable-expert-parallel"] = None
     if wish.kv_cache_dtype is not None:
