@@ -218,6 +218,44 @@ def test_a_recurrent_state_takes_whole_pages_of_the_attention_block() -> None:
     assert one.blocks(1, 0) == 1 + 3 * 2
 
 
+def test_a_layer_that_keeps_only_a_state_per_sequence_takes_no_tokens() -> None:
+    """Windowed layers of DeepSeek V4: nothing grows, so many bytes per sequence."""
+    window = LayerCache("mla", elements=0, sequence_bytes=70_000)
+    one = c.layout(hybrid(*(LayerCache("mla", elements=576), window) * 4), (0, 8), 1, 2.0)
+    assert one is not None
+    assert one.blocks(100_000, 0) > one.blocks(10_000, 0) > 0
+    states = c.layout(hybrid(window, window), (0, 2), 8, 2.0)
+    assert states is not None and states.blocks(10, 0) == states.blocks(10**6, 0)
+
+
+def test_a_start_is_promised_only_with_a_margin() -> None:
+    """One request more than the cache could hold by less than the margin is refused."""
+    limit = sized().context_limit or 0
+    spare = sized(context=limit).memory[0]
+    request = limit * 2 * 8 * 128 * 2 * 32 / 1024**2
+    assert spare.kv_cache_mib - request >= v.FIT_MARGIN_MIB
+    refused = sized(context=limit + 16)
+    assert not refused.memory[0].fits and refused.kv_sequences == 0
+
+
+def test_marlin_drops_the_zero_points_of_gptq_and_rocm_keeps_more() -> None:
+    gptq = replace(LLAMA, quantization="gptq", group_size=128)
+    assert w.resident(gptq, RTX_3090) < 1.0 < w.resident(gptq, R9700)
+
+
+def test_matrices_of_whole_allocations_lose_nothing() -> None:
+    """8B in bfloat16: 14.99 GiB of 14.96; 14B in FP8 loses 3 MiB per layer."""
+    assert w.rounded_mib(LLAMA, 1) == 0
+    fourteen = replace(
+        LLAMA,
+        quantization="fp8",
+        hidden_size=5120,
+        num_attention_heads=40,
+        intermediate_size=17408,
+    )
+    assert w.rounded_mib(fourteen, 1) == 3
+
+
 MODELS = st.sampled_from(
     (
         LLAMA,

@@ -102,8 +102,8 @@ def _layout(
 ) -> Layout | None:
     kinds: dict[tuple[str, float, int], list[int]] = {}
     for index, layer in enumerate(layers):
-        if layer.kind != "none":
-            width = _token_bytes(layer, tp, kv_bytes)
+        width = _token_bytes(layer, tp, kv_bytes) if layer.kind != "none" else 0.0
+        if width:
             window = (layer.window or 0) if layer.kind == "sliding" else 0
             kinds.setdefault((layer.kind, width, window), []).append(index)
         if layer.sequence_bytes:

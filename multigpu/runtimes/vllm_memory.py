@@ -100,7 +100,8 @@ def _filled_in(
 ) -> Candidate:
     """The candidate with the memory of engines that are started so."""
     ranks = _ranks(gpus, spans, e, model, wish, fraction)
-    layouts = [layout(model, span, e.tp, e.kv_bytes) for span in spans]
+    of_span = {span: layout(model, span, e.tp, e.kv_bytes) for span in dict.fromkeys(spans)}
+    layouts = [of_span[span] for span in spans]
     context = workload(model, wish).context
     blocks, sure = _blocks(ranks, layouts, 0.0), _blocks(ranks, layouts, FIT_MARGIN_MIB)
     request, longest = _request(layouts, context, sure, e)
