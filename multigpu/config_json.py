@@ -149,12 +149,18 @@ class ConfigJson:
         return by_class or wrapped or "unknown"
 
     def get(self, *keys: str) -> Any:
-        """The first spelling that is there and not null: text part, file, class default."""
-        return self.stated(*keys, sources=(self.inner, self.outer, self._defaults))
+        """The first spelling that is there and not null: text part, file, class default.
 
-    def stated(self, *keys: str, sources: tuple[Mapping[str, Any], ...] = ()) -> Any:
+        What the file sets to null is unset, whatever the default.
+        """
+        found = self.stated(*keys)
+        if found is not None or any(key in self.inner for key in _spellings(keys)):
+            return found
+        return next((v for k in _spellings(keys) if (v := self._defaults.get(k)) is not None), None)
+
+    def stated(self, *keys: str) -> Any:
         """As `get`, without the defaults of the class."""
-        for source in sources or (self.inner, self.outer):
+        for source in (self.inner, self.outer):
             for spelling in _spellings(keys):
                 found = _at(source, spelling)
                 if found is not None:

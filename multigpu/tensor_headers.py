@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 
 from multigpu.errors import ModelError
 from multigpu.weights import MIB, Weights
@@ -38,11 +37,10 @@ HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output|output_layer|head)(?:\.|
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a checkpoint. `parameters` counts elements as stored (packed ones fewer)."""
+    """One tensor of a checkpoint and the bytes it takes there."""
 
     name: str
     bytes: int
-    parameters: int = 0
 
 
 def read_safetensors(head: bytes) -> tuple[StoredTensor, ...]:
@@ -61,12 +59,9 @@ def read_safetensors(head: bytes) -> tuple[StoredTensor, ...]:
 
 def _tensor(name: str, entry: object) -> StoredTensor:
     offsets = entry.get("data_offsets") if isinstance(entry, Mapping) else None
-    shape = entry.get("shape") if isinstance(entry, Mapping) else None
-    valid = isinstance(offsets, list) and len(offsets) == 2 and isinstance(shape, list)
-    if not valid or not all(type(n) is int and n >= 0 for n in (*(offsets or ()), *(shape or ()))):
-        raise ModelError(f"a .safetensors header is damaged at {name[:60]!r}")
-    assert offsets is not None and shape is not None
-    return StoredTensor(name, max(0, offsets[1] - offsets[0]), prod(shape))
+    if isinstance(offsets, list) and len(offsets) == 2 and all(type(n) is int for n in offsets):
+        return StoredTensor(name, max(0, offsets[1] - offsets[0]))
+    raise ModelError(f"a .safetensors header is damaged at {name[:60]!r}")
 
 
 def by_part(tensors: Iterable[StoredTensor], depth: int, *, tied: bool) -> Weights:

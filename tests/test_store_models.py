@@ -137,3 +137,63 @@ def test_an_existing_path_wins_over_a_hub_id(tmp_path: pathlib.Path) -> None:
     assert source("org/model", base=tmp_path) is Source.CONTROLLER
     assert source("org/other", base=tmp_path) is Source.HUB
     assert source("/org/model", base=tmp_path) is Source.HOST
+
+
+def safetensors(path: pathlib.Path, tensors: dict[str, int]) -> None:
+    """A file whose header lists these tensors with so many bytes; the weights are a hole."""
+    at, listed = 0, {}
+    for name, size in tensors.items():
+        listed[name] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
+        at += size
+    header = json.dumps({"__metadata__": {"format": "pt"}, **listed}).encode()
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + at)
+
+
+MIB = 1024 * 1024
+
+
+def layered(blocks: int = 32, each_mib: int = 100) -> dict[str, int]:
+    names = {
+        "model.embed_tokens.weight": 500 * MIB,
+        "lm_head.weight": 400 * MIB,
+        "visual.blocks.0.attn.qkv.weight": 30 * MIB,
+        "mtp.layers.0.mlp.up_proj.weight": 70 * MIB,
+        f"model.layers.{blocks}.mlp.up_proj.weight": 60 * MIB,
+    }
+    for i in range(blocks):
+        names[f"model.layers.{i}.mlp.experts.3.up_proj.weight"] = (each_mib - 10) * MIB
+        names[f"model.layers.{i}.mlp.shared_experts.up_proj.weight"] = 6 * MIB
+        names[f"model.layers.{i}.input_layernorm.weight"] = 4 * MIB
+    return names
+
+
+def test_headers_give_the_bytes_of_every_part(tmp_path: pathlib.Path) -> None:
+    path = folder(tmp_path / "m")
+    names = sorted(layered())
+    safetensors(path / "model-1.safetensors", {n: layered()[n] for n in names[:40]})
+    safetensors(path / "model-2.safetensors", {n: layered()[n] for n in names[40:]})
+    safetensors(path / "consolidated.safetensors", {"tok_embeddings.weight": 900 * MIB})
+    model = load("m", base=tmp_path)
+    assert model.layers_mib == (100.0,) * 32 and model.experts_mib == (90.0,) * 32
+    assert model.replicated_mib == (4.0,) * 32
+    assert (model.embedding_mib, model.output_mib, model.vision_mib) == (500, 400, 30)
+    assert model.draft_mib == 130 and model.weights_exact
+    assert model.weights_mib == 32 * 100 + 500 + 400 + 30
+
+
+def test_a_download_that_lacks_a_block_is_cut(tmp_path: pathlib.Path) -> None:
+    path = folder(tmp_path / "m")
+    safetensors(path / "model.safetensors", layered(blocks=30))
+    with pytest.raises(ModelError, match="block 31"):
+        load("m", base=tmp_path)
+
+
+def test_headers_that_came_from_the_host_are_used(tmp_path: pathlib.Path) -> None:
+    safetensors(tmp_path / "a.safetensors", layered())
+    with (tmp_path / "a.safetensors").open("rb") as file:
+        head = file.read(200_000)
+    config = json.dumps(dense()).encode()
+    files = {"config.json": HostFile(len(config), config), "a.safetensors": HostFile(10**9, head)}
+    assert load_host_model("/srv/m", files).layers_mib == (100.0,) * 32

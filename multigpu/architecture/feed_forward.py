@@ -241,7 +241,9 @@ def shared_size(c: ConfigJson, layer: int = 0) -> int:
     if c.model_type.startswith("llama4"):  # one shared expert of the routed size
         return expert_size(c)
     count = c.integer("num_shared_experts", default=0, layer=layer)
-    if c.model_type.startswith("hunyuan") and not c.has("use_mixed_mlp_moe"):
-        count = count if c.flag("use_mixed_mlp_moe") else 0
+    if c.model_type.startswith("hunyuan"):
+        # The first code shares experts only when told to; Transformers' own always has one.
+        shares = c.flag("use_mixed_mlp_moe") or c.model_type == "hunyuan_v1_moe"
+        return (count or 1) * c.positive("intermediate_size") if shares else 0
     own = c.integer("moe_shared_expert_intermediate_size", "shared_expert_size", default=0)
     return count * (own or expert_size(c, layer)) if count else 0

@@ -71,7 +71,9 @@ def _per_layer_embedding(c: ConfigJson, hidden: int) -> tuple[Tensor, ...]:
         plain("per_layer_model_projection", width, hidden),
     )
     streams = c.integer("altup_num_inputs", default=0)
-    return found + (plain("altup", 2 * max(0, streams - 1) * hidden, hidden),) if streams else found
+    if not streams:
+        return found
+    return (*found, plain("altup", 2 * max(0, streams - 1) * hidden, hidden))
 
 
 def _draft(c: ConfigJson) -> tuple[Tensor, ...]:

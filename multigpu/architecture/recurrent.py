@@ -190,6 +190,14 @@ def _mamba2(c: ConfigJson) -> tuple[Tensor, ...]:
     hidden, (inner, count, groups, size, kernel) = c.positive("hidden_size"), _mamba2_sizes(c)
     channels = inner + 2 * groups * size
     name = "mamba" if c.has("mamba_d_head", "mamba_n_heads") else "mixer"
+    if c.model_type == "plamo2":  # time steps, B and C come from the inner width by a low rank
+        rank = max(64, hidden // 16)
+        return (
+            *linear(f"{name}.in_proj", 2 * inner, hidden),
+            *linear(f"{name}.bcdt_proj", rank + 2 * size, inner),
+            *linear(f"{name}.dt_proj", count, rank),
+            *linear(f"{name}.out_proj", hidden, inner),
+        )
     return (
         *linear(f"{name}.in_proj", inner + channels + count, hidden),
         *linear(f"{name}.out_proj", hidden, inner),

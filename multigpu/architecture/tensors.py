@@ -9,7 +9,7 @@ from multigpu.plan import LayerCache
 
 
 class Share(StrEnum):
-    """How tensor parallel divides a tensor: by rank, not at all, or as one of the routed experts."""
+    """How tensor parallel divides a tensor: by rank, not at all, or as a routed expert's."""
 
     SHARDED = "sharded"
     REPLICATED = "replicated"

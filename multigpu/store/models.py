@@ -18,6 +18,7 @@ from multigpu.model import from_hf_config
 from multigpu.plan import ModelSpec, Source
 from multigpu.store import gguf_files
 from multigpu.store.gguf_files import HostFile
+from multigpu.tensor_headers import HEADER_MAX_BYTES, StoredTensor, read_safetensors
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
@@ -71,7 +72,9 @@ def load_host_model(reference: str, files: Mapping[str, HostFile]) -> ModelSpec:
         raise ModelError(f"{reference}: no config.json in it on the host")
     sizes = {name: file.size_bytes for name, file in files.items()}
     texts = {name: file.head for name, file in files.items() if name.endswith(".json")}
-    return _from_texts(reference, Source.HOST, texts, _weights_bytes(texts, sizes))
+    heads = [file.head for name, file in files.items() if _loaded(name)]
+    tensors = _listed(heads)
+    return _from_texts(reference, Source.HOST, texts, _weights_bytes(texts, sizes), tensors=tensors)
 
 
 def _from_folder(reference: str, path: Path) -> ModelSpec:
@@ -79,16 +82,33 @@ def _from_folder(reference: str, path: Path) -> ModelSpec:
         sizes = {item.name: item.stat().st_size for item in path.iterdir() if item.is_file()}
         wanted = ("config.json", "hf_quant_config.json", "model.safetensors.index.json")
         texts: dict[str, bytes] = {n: (path / n).read_bytes() for n in wanted if n in sizes}
+        tensors = _listed([_header(path / n) for n in sorted(sizes) if _loaded(n)])
     except OSError as error:
         raise ModelError(f"{reference}: {error.strerror}") from None
     if "config.json" not in texts:
         raise ModelError(f"{reference}: no config.json in this folder")
-    return _from_texts(reference, Source.CONTROLLER, texts, _weights_bytes(texts, sizes))
+    weights = _weights_bytes(texts, sizes)
+    return _from_texts(reference, Source.CONTROLLER, texts, weights, tensors=tensors)
+
+
+def _header(path: Path) -> bytes:
+    """The beginning of a *.safetensors that lists its tensors; nothing of the weights."""
+    with path.open("rb") as stream:
+        length = stream.read(8)
+        return length + stream.read(min(int.from_bytes(length, "little"), HEADER_MAX_BYTES))
+
+
+def _listed(heads: list[bytes]) -> tuple[StoredTensor, ...]:
+    """The tensors of all files; none when a header is not there or damaged: sizes decide then."""
+    try:
+        return tuple(tensor for head in heads for tensor in read_safetensors(head))
+    except ModelError:
+        return ()
 
 
 def _weights_bytes(texts: Mapping[str, bytes], sizes: Mapping[str, int]) -> int | None:
     """The *.safetensors together, else what their index says, else None."""
-    total = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
+    total = sum(size for name, size in sizes.items() if _loaded(name))
     if total:
         return total
     index = texts.get("model.safetensors.index.json")
@@ -103,6 +123,7 @@ def _from_texts(
     texts: Mapping[str, bytes],
     weights_bytes: int | None,
     revision: str | None = None,
+    tensors: tuple[StoredTensor, ...] = (),
 ) -> ModelSpec:
     quant = texts.get("hf_quant_config.json")
     return from_hf_config(
@@ -113,6 +134,7 @@ def _from_texts(
         weights_bytes=weights_bytes,
         quant_config=_json(quant, f"{reference}: hf_quant_config.json") if quant else None,
         revision=revision,
+        tensors=tensors,
     )
 
 
@@ -143,7 +165,23 @@ def _from_hub(reference: str) -> ModelSpec:
     if "config.json" not in texts:
         raise ModelError(f"{reference}: the hub repository has no config.json: {_offer(sizes)}")
     weights = sum(n for name, n in sizes.items() if _loaded(name)) or None
-    return _from_texts(reference, Source.HUB, texts, weights, info.sha)
+    tensors = _hub_tensors(reference, info.sha) if weights else ()
+    return _from_texts(reference, Source.HUB, texts, weights, info.sha, tensors)
+
+
+def _hub_tensors(reference: str, revision: str | None) -> tuple[StoredTensor, ...]:
+    """What the headers list, by range requests; none where the hub does not give them."""
+    import huggingface_hub
+
+    try:
+        found = huggingface_hub.get_safetensors_metadata(reference, revision=revision)
+        return tuple(
+            StoredTensor(name, tensor.data_offsets[1] - tensor.data_offsets[0])
+            for file in found.files_metadata.values()
+            for name, tensor in file.tensors.items()
+        )
+    except Exception:  # whatever the HTTP library raises: the sizes of the files are known already
+        return ()
 
 
 def _loaded(name: str) -> bool:
