@@ -229,6 +229,43 @@ def test_the_table_of_candidates_keeps_to_the_width(
     assert all("]" in line for line in table if "[" in line)
 
 
+def test_the_page_of_the_document_describes_every_key_and_shows_one_of_today(capsys: Run) -> None:
+    page = (ROOT / "docs" / "plan-json.md").read_text()
+    example = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    wishes = ("--wish", "objective=throughput", "--wish", "concurrency=32")
+    _, found = answer(capsys, "--gpus", "RTX 3090", "--model", SMALL, *wishes)
+    for part in ("chosen", "predicted", "host", "model", "workload"):
+        assert list(example[part]) == list(found[part])
+    assert list(example) == list(found)
+    described = page.partition("## Example")[0]
+    shown = [*found, *found["chosen"], *found["predicted"], *found["predicted"]["memory"][0]]
+    for key in (*shown, "candidates", "error"):
+        assert f"`{key}`" in described, key
+
+
+def test_measurements_of_the_rig_replace_predictions(capsys: Run, tmp_path: Path) -> None:
+    wishes = ("--gpus", "RTX 3090", "--model", SMALL, "--wish", "concurrency=1")
+    _, before = answer(capsys, *wishes)
+    rate = {"value": 71.5, "low": 70.0, "high": 73.0}
+    row = {
+        "gpus": ["NVIDIA GeForce RTX 3090"],
+        "runtime": "vllm",
+        "model": "Qwen3-8B",
+        "strategy": "single",
+        "concurrency": 1,
+        "input_tokens": 1024,
+        "output_tokens": 256,
+        "when": "2026-11-01",
+        "tool": "vllm bench serve 0.33.0",
+        "decode_tokens_per_s": rate,
+    }
+    (tmp_path / "measured.yaml").write_text(json.dumps([row]))
+    _, after = answer(capsys, *wishes, "--measured", str(tmp_path / "measured.yaml"))
+    assert before["predicted"]["measured"] is False
+    assert after["predicted"]["measured"] is True
+    assert after["predicted"]["decode_tokens_per_s"] == rate
+
+
 # --- models as a person at this machine names them --------------------------------------------
 
 

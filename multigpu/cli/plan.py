@@ -6,20 +6,22 @@ import argparse
 import ast
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from multigpu import what_if
+from multigpu import measured_file, what_if
 from multigpu.candidates_screen import candidates_screen
 from multigpu.cli.machines import columns, machine
 from multigpu.errors import MultigpuError, NoPlan, WishError
 from multigpu.explain import explain, explain_refusal
 from multigpu.hardware import Host
+from multigpu.measured import Measurement
 from multigpu.plan import ModelSpec, Plan, Rejected, Wish
 from multigpu.plan_json import error_json, every_way, plan_json, refusal_json
 from multigpu.planner import plan
-from multigpu.store import local_models
+from multigpu.store import local_models, texts
 from multigpu.wish import wishes
 from multigpu.workload import workload
 
@@ -70,6 +72,13 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="objective=throughput, concurrency=16 ...; every key of docs/inventory.md",
     )
+    add(
+        "--measured",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="measurements of the rig, which replace predictions; may be given several times",
+    )
     add("--candidates", action="store_true", help="every way with what it would give")
     add("--json", action="store_true", help="for programs: docs/plan-json.md")
     parser.set_defaults(run=run_plan)
@@ -81,11 +90,12 @@ def run_plan(options: argparse.Namespace) -> int:
         wish = wished(options.model, options.wish)
         hosts = list(_hosts(options))
         model = local_models.load(options.model)
+        measured = [m for path in options.measured for m in _measured(path)]
     except MultigpuError as error:
         if options.json:
             print(json.dumps(error_json(error), indent=1))
         raise
-    answers = [_answer(host, model, wish, options) for host in hosts]
+    answers = [_answer(host, model, wish, options, measured) for host in hosts]
     if options.json:
         documents = [answer.document for answer in answers]
         print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))
@@ -144,10 +154,20 @@ def _hosts(options: argparse.Namespace) -> Iterator[Host]:
         )
 
 
-def _answer(host: Host, model: ModelSpec, wish: Wish, options: argparse.Namespace) -> Answer:
+def _measured(path: str) -> tuple[Measurement, ...]:
+    return measured_file.read(texts.read(Path(path)), path)
+
+
+def _answer(
+    host: Host,
+    model: ModelSpec,
+    wish: Wish,
+    options: argparse.Namespace,
+    measured: Sequence[Measurement],
+) -> Answer:
     """The plan of one host or its refusal; neither hides the other hosts."""
     try:
-        made = plan(host, model, wish)
+        made = plan(host, model, wish, measured=measured)
     except NoPlan as error:
         document = refusal_json(error, host, model, wish, candidates=options.candidates)
         page = explain_refusal(error, host.name)
