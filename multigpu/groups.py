@@ -2,7 +2,7 @@
 
 A class is a set of cards that count as matched. On odd counts the best-connected subset is taken,
 not the first N: NVLink and XGMI before PIX, PXB, PHB, NODE and SYS (the classes of
-`nvidia-smi topo -m`), then the wider PCIe links, then the most free memory.
+`nvidia-smi topo -m`), then peer access, the wider PCIe links, and the most free memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import combinations, pairwise
 from math import comb
 
-from multigpu.hardware import Gpu, Host, Path
+from multigpu.hardware import Gpu, Host, P2p, Path
 from multigpu.memo import memo
 from multigpu.mix import MATCHED_SHARE
 
@@ -69,6 +69,16 @@ def _distance(is_bonded: bool, path: Path | None) -> int:
     return DISTANCE[path] if path is not None else UNKNOWN_DISTANCE
 
 
+def apart(host: Host, a: int, b: int) -> int:
+    """The distance in halves: of pairs as near as each other, one with peer access is nearer."""
+    known = memo(host)
+    if "granted" not in known:
+        known["granted"] = {(p.a, p.b) for p in host.pairs if p.p2p_read is P2p.OK}
+    far = distance(host, a, b)
+    granted = far == 0 or ((a, b) if a < b else (b, a)) in known["granted"]
+    return 2 * far if granted else 2 * far + 1
+
+
 def spread(host: Host, gpus: Sequence[int]) -> tuple[int, int]:
     """(worst, sum of) distances inside a group: smaller is better connected."""
     found = [distance(host, a, b) for a, b in combinations(gpus, 2)]
@@ -107,7 +117,7 @@ def best(host: Host, gpus: Sequence[Gpu], n: int, free: Free | None = None) -> G
     indices = sorted(width)
     if n >= len(indices):
         return tuple(indices)
-    near = tuple([distance(host, a, b) for a, b in combinations(indices, 2)])
+    near = tuple([apart(host, a, b) for a, b in combinations(indices, 2)])
     if min(near) == max(near):
         return tuple(sorted(sorted(indices, key=lambda i: (-width[i], -room[i], i))[:n]))
 
@@ -127,7 +137,7 @@ def _closest(near: tuple[int, ...], size: int, n: int) -> tuple[Group, ...]:
     """
     pairs = dict(zip(combinations(range(size), 2), near, strict=True))
     found: list[Group] = []
-    smallest = (UNKNOWN_DISTANCE + 1, 0)
+    smallest = (max(near) + 1, 0)
     for group in _groups(size, n, pairs):
         inside = [pairs[pair] for pair in combinations(group, 2)]
         spread_of = (max(inside, default=0), sum(inside))
@@ -177,8 +187,17 @@ def teams(
 
 
 def by_capability(host: Host, gpus: Group) -> Group:
-    """Lowest compute capability first: vLLM chooses kernels from device 0."""
-    return tuple(sorted(gpus, key=lambda i: (host.gpu(i).compute_capability or (0, 0), i)))
+    """Lowest compute capability first, then the least memory.
+
+    vLLM chooses kernels and its defaults for large cards from device 0.
+    """
+
+    def order(index: int) -> tuple[object, ...]:
+        gpu = host.gpu(index)
+        free = gpu.memory_free_mib or 0
+        return gpu.compute_capability or (0, 0), gpu.memory_mib or 0, gpu.name or "", -free, index
+
+    return tuple(sorted(gpus, key=order))
 
 
 def capability_gap(host: Host, gpus: Sequence[int]) -> bool:
