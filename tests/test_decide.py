@@ -107,7 +107,7 @@ def test_a_hand_edit_is_refused_even_when_planning_anew() -> None:
 
 
 def test_what_is_served_is_what_the_file_says() -> None:
-    decision = run({"chat": CHAT, "coder": {**ON_1, "port": 9000}})
+    decision = run({"chat": ON_0, "coder": {**ON_1, "port": 9000}})
     written = planfile.read(decision.text, PATH)
     assert decision.plans == (written["chat"], written["coder"])
 
