@@ -32,8 +32,9 @@ lab: setup  ## two real systemd hosts with simulated GPUs (root)
 lab-down: setup  ## remove the lab without a trace
 	@$(BIN)/python tests/lab/lab.py down
 
-docs: setup  ## pages that are written from the code: docs/rules.md
+docs: setup  ## pages that are written from the code: docs/rules.md, tests/pages/
 	@$(BIN)/python scripts/rules_page.py
+	@$(BIN)/python -m tests.pages
 
 test: setup lint types  ## everything; the lab where it can run
 	@HYPOTHESIS_PROFILE=careful $(BIN)/python -m pytest -n 3 -m "$(FAST)"

@@ -59,7 +59,7 @@ def _rest(plan: Plan) -> Iterator[str]:
         yield from heading("The numbers assume")
         yield from bullets(plan.assumptions)
     yield from flags.section(plan)
-    yield from refusals.section(plan.rejected)
+    yield from refusals.section(refusals.of(plan.rejected))
 
 
 def _justification(plan: Plan) -> Iterator[str]:

@@ -119,7 +119,7 @@ def test_what_is_not_known_is_unknown_with_the_reason() -> None:
 def test_a_bound_is_held_or_missed() -> None:
     load = Workload(Objective.LATENCY, 8192, 1, 1024, 256, ttft_ms=500, tpot_ms=30)
     text = explain(replace(predicted(41.3, 30.0), workload=load))
-    assert "at most 500: missed" in text and "at most 30: held" in text
+    assert "<= 500: missed" in text and "<= 30: held" in text
 
 
 def test_the_second_and_what_is_close_to_it_are_measured_and_told_what_they_must_show() -> None:
@@ -127,13 +127,6 @@ def test_the_second_and_what_is_close_to_it_are_measured_and_told_what_they_must
     assert "a whole request in less than 6.7 s (9.1 predicted, 7.3 to 11)" in " ".join(text.split())
     assert "{strategy: pipeline_parallel, layers: [33, 31], gpus: [0, 1]}" in text
     assert "--random-input-len 1024" in text
-
-
-def test_secrets_of_the_environment_stay_at_home() -> None:
-    wished = plans.plan(env={"VLLM_API_KEY": "hunter2"})
-    setting = replace(plans.SETTING, name="VLLM_API_KEY", value="hunter2")
-    text = explain(replace(wished, environment=(setting,)))
-    assert "VLLM_API_KEY=(hidden)" in text and "hunter2" not in text
 
 
 def test_the_short_screen_is_the_beginning_of_the_page() -> None:

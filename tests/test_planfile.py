@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import string
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,24 +13,16 @@ from multigpu.errors import PlanFileError
 from multigpu.page.alternatives import best, kind
 from multigpu.plan import (
     Estimate,
-    Justification,
-    LayerCache,
-    Memory,
-    ModelSize,
-    ModelSpec,
-    Objective,
     Plan,
     Prediction,
     Reason,
     Rejected,
-    Setting,
-    Strategy,
-    Workload,
 )
 from multigpu.stored import stored
 from multigpu.wish import wishes
 from tests.machines import H100, RTX_3090, hf, host, llama_70b
-from tests.plans import LAYER_SPLIT, MEMORY, MODEL, TENSOR_PARALLEL, plan
+from tests.plans import LAYER_SPLIT, MEMORY, TENSOR_PARALLEL, plan
+from tests.random_plans import plans
 
 PATH = "plans/tower.yaml"
 CHAT = plan()
@@ -228,99 +218,6 @@ def test_words_with_a_meaning_to_yaml_are_read_back(odd: str) -> None:
         before = write(plan(env={"A": "1"}))
         assert planfile.read(write(wished), PATH) == {"chat": stored(wished)}
         assert planfile.read(write(wished, existing=before), PATH) == {"chat": stored(wished)}
-
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-names = st.text(string.ascii_lowercase + string.digits + "-", min_size=1, max_size=12)
-tenths = st.integers(0, 10**7).map(lambda value: value / 10)
-whole = st.integers(0, 10**6).map(float)
-memories = st.builds(Memory, whole, whole, whole, whole, whole, whole, whole)
-speeds = st.floats(0.01, 1e6)
-estimates = st.none() | st.builds(Estimate, speeds, speeds, speeds)
-reasons = st.builds(
-    Reason, names | st.just("ranked-lower"), texts, st.none() | texts, st.none() | texts
-)
-caches = st.builds(
-    LayerCache, st.sampled_from(["full", "sliding", "mla"]), st.integers(0, 64), st.integers(0, 256)
-)
-predictions = st.none() | st.builds(
-    Prediction,
-    estimates,
-    estimates,
-    estimates,
-    estimates,
-    st.none() | st.integers(1, 512),
-    texts,
-    st.booleans(),
-    st.lists(texts, max_size=2).map(tuple),
-)
-justifications = st.none() | st.builds(
-    Justification,
-    names,
-    st.integers(1, 8),
-    st.integers(1, 8),
-    st.integers(1, 99),
-    st.none() | texts,
-    st.none() | texts,
-    st.none() | speeds,
-    st.none() | speeds,
-    st.none() | speeds,
-    st.lists(st.builds(ModelSize, st.sampled_from([4, 8, 16]), speeds, speeds)).map(tuple),
-    st.lists(texts, max_size=2).map(tuple),
-)
-fractions = st.none() | st.floats(0.01, 1)
-
-
-@st.composite
-def models(draw: st.DrawFn) -> ModelSpec:
-    return replace(
-        MODEL,
-        name=draw(texts),
-        quantization=draw(st.none() | names),
-        layers=tuple(draw(st.lists(caches, max_size=8))),
-        layers_mib=tuple(draw(st.lists(tenths, max_size=8))),
-        embedding_mib=draw(tenths),
-        revision=draw(st.none() | names),
-    )
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    chosen = replace(
-        TENSOR_PARALLEL,
-        strategy=draw(st.sampled_from(Strategy)),
-        memory=tuple(draw(st.lists(memories, max_size=3))),
-        layers=draw(st.none() | st.lists(st.integers(0, 99), max_size=3).map(tuple)),
-        gpu_memory_utilization=draw(fractions),
-        max_model_len=draw(st.none() | st.integers(1, 10**6)),
-        cpu_offload_mib=draw(tenths),
-        expert_parallel=draw(st.booleans()),
-        predicted=draw(predictions),
-    )
-    lost = replace(chosen, gpus=(0,), predicted=draw(predictions))
-    wish: dict[str, Any] = {
-        "name": draw(names),
-        "flags": draw(st.dictionaries(texts, st.none() | texts, max_size=3)),
-        "env": draw(st.dictionaries(texts, texts, max_size=3)),
-        "served_model_name": draw(st.none() | texts),
-        "gpu_memory_utilization": draw(fractions),
-    }
-    return replace(
-        plan(chosen, **wish),
-        model=draw(models()),
-        gpu_uuids=tuple(draw(st.lists(st.none() | names, max_size=3))),
-        reasons=tuple(draw(st.lists(reasons, max_size=3))),
-        environment=tuple(draw(st.lists(st.builds(Setting, names, texts, texts), max_size=3))),
-        simulated=draw(st.booleans()),
-        rejected=tuple(
-            Rejected(draw(st.sampled_from([chosen, lost, LAYER_SPLIT])), tuple(found))
-            for found in draw(st.lists(st.lists(reasons, min_size=1, max_size=2), max_size=4))
-        ),
-        justification=draw(justifications),
-        workload=Workload(Objective.CONTEXT, draw(st.integers(1, 10**6)), 3, 7, 5, 1.5, None),
-        assumptions=tuple(draw(st.lists(texts, max_size=2))),
-        gpu_names=tuple(draw(st.lists(st.none() | texts, max_size=3))),
-    )
 
 
 @given(st.lists(plans(), max_size=2, unique_by=lambda p: p.wish.name), plans())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from multigpu import labels
+from multigpu import labels, what_if
 from multigpu.page.text import labelled
 from multigpu.plan import ModelSpec, Plan, Wish, Workload
 
@@ -13,6 +13,8 @@ def asked(plan: Plan) -> Iterator[str]:
     """Rows under the headline."""
     if plan.simulated:
         yield from labelled("simulated", "the GPUs of this host are simulated")
+    if plan.host == what_if.NAME:
+        yield from labelled("what-if", "a host to think of: nothing of it was seen")
     yield from labelled("cards", card_names(plan))
     yield from labelled("model", model(plan.model))
     yield from labelled("wish", wish(plan.wish, plan.workload))

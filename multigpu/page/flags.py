@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from multigpu.flag_reasons import explained
 from multigpu.page.text import WIDTH, hanging, heading
 from multigpu.plan import Plan, Setting
 from multigpu.runtimes import runtime
+from multigpu.screen.text import printable
 
 REASON_AT = 36
-SECRET = re.compile(r"key(?!s$)|token(?!s|iz)|secret|passw|credential", re.IGNORECASE)
 
 
 def section(plan: Plan) -> Iterator[str]:
@@ -36,14 +35,9 @@ def section(plan: Plan) -> Iterator[str]:
 def _settings(settings: Iterable[Setting], between: str) -> Iterator[str]:
     """`  --flag value        its reason`; the reason below where the value is long."""
     for setting in settings:
-        text = f"  {setting.name}{between if setting.value else ''}{shown(setting)}"
+        text = "  " + printable(f"{setting.name}{between if setting.value else ''}{setting.value}")
         if len(text) + 2 <= REASON_AT:
             yield from hanging(text.ljust(REASON_AT), setting.why)
         else:
             yield from hanging("  ", text.strip(), WIDTH)
             yield from hanging(" " * REASON_AT, setting.why)
-
-
-def shown(setting: Setting) -> str:
-    """The value, unless its name says that it is nobody else's business."""
-    return "(hidden)" if setting.value and SECRET.search(setting.name) else setting.value

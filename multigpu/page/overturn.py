@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from multigpu import labels
+from multigpu import labels, what_if
 from multigpu.page.alternatives import best, kind
 from multigpu.page.text import WIDTH, bullets, hanging, heading
 from multigpu.plan import (
@@ -30,12 +30,14 @@ def section(plan: Plan) -> Iterator[str]:
         return
     yield from heading("To overturn it, measure")
     yield from bullets(_target(plan, candidate) for candidate in worth)
-    yield from hanging("  ", f"Under {plan.wish.name} in plans/{plan.host}.yaml write")
+    host = "<host>" if plan.host == what_if.NAME else plan.host
+    yield from hanging("  ", f"Under {plan.wish.name} in plans/{host}.yaml write")
     for candidate in worth:
         yield from hanging("    pins: ", _pins(plan, candidate))
-    text = "and serve it with deploys/plan.py and deploys/serve.py; then the same load on each:"
-    yield from hanging("  ", text)
-    yield from command(plan)
+    yield from hanging("  ", "and serve it with deploys/plan.py and deploys/serve.py.")
+    if plan.workload.objective is not Objective.CONTEXT:
+        yield from hanging("  ", "Put the same load on each:")
+        yield from command(plan)
 
 
 def _close(item: Rejected) -> bool:
@@ -49,7 +51,8 @@ def _target(plan: Plan, other: Candidate) -> str:
     name = f"{kind(other)} on {labels.cards(other.gpus)}"
     objective = plan.workload.objective
     if objective is Objective.CONTEXT:
-        return f"{name}: more than {plan.chosen.kv_tokens or 0:,} tokens of KV cache"
+        tokens = f"{plan.chosen.kv_tokens or 0:,} tokens"
+        return f"{name}: a KV cache of more than {tokens}, by its log when it starts"
     ours, theirs = _figure(plan.chosen, plan.workload), _figure(other, plan.workload)
     if ours is None or theirs is None:
         return f"{name}: its speed is not known"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from multigpu import labels
 from multigpu.page.alternatives import lost
@@ -14,16 +14,23 @@ LAST = ("model-format", "pinned")
 """Rules that rule out by whole kinds: they are read last."""
 
 
-def section(rejected: Iterable[Rejected], title: str = "Refused") -> Iterator[str]:
-    """The groups, largest first; a way with several objections is counted in each."""
+def of(rejected: Iterable[Rejected]) -> list[Rejected]:
+    """Those that do not hold, without the losers of the ranking."""
     everyone = tuple(rejected)
     holding = {id(item) for item in lost(everyone)}
-    refused = [item for item in everyone if id(item) not in holding]
+    return [item for item in everyone if id(item) not in holding]
+
+
+def section(refused: Collection[Rejected], title: str = "Refused") -> Iterator[str]:
+    """The groups, largest first; a way with several objections is counted in each."""
     if not refused:
         return
-    yield from heading(f"{title}: {labels.counted(len(refused), 'way')}, by rule")
+    groups = _groups(refused)
+    several = sum(len(items) for _, items in groups) > len(refused)
+    also = "; some fell to several" if several else ""
+    yield from heading(f"{title}: {labels.counted(len(refused), 'way')}, by rule{also}")
     said: set[str | None] = {None}
-    for rule, items in _groups(refused):
+    for rule, items in groups:
         yield from hanging("  ", f"[{rule}] {labels.counted(len(items), 'way')}")
         yield from _examples(rule, items, said)
 

@@ -50,7 +50,7 @@ def _row(
     if bound is None:
         return name, value, f"({labels.spread(estimate)})", ""
     verdict = "held" if estimate.value <= bound else "missed"
-    return name, value, f"({labels.spread(estimate)})", f"at most {bound:g}: {verdict}"
+    return name, value, f"({labels.spread(estimate)})", f"<= {bound:g}: {verdict}"
 
 
 def _running(found: Prediction, load: Workload) -> str:
