@@ -48,10 +48,10 @@ room.read = raising
 PLANNER_BUG = """
 import multigpu.decide as room
 plan = room.plan
-def raising(machine, model, wish):
+def raising(machine, model, wish, **options):
     if machine.name == "broken":
         raise ZeroDivisionError("division by zero")
-    return plan(machine, model, wish)
+    return plan(machine, model, wish, **options)
 room.plan = raising
 """
 
