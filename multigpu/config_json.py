@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from multigpu.errors import ModelError
-from multigpu.model_types import ARCHITECTURES, WRAPPED
+from multigpu.model_types import ARCHITECTURES, CLASS_DECIDES, WRAPPED
 
 # Where the language model stands when the file describes more than it.
 TEXT_PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
@@ -142,7 +142,8 @@ class ConfigJson:
         own = self.inner.get("model_type")
         classes = (self.inner.get("architectures"), self.outer.get("architectures"))
         by_class = next((f for f in map(_family, classes) if f is not None), None)
-        if isinstance(own, str) and (own in class_defaults() or by_class is None):
+        known = own in class_defaults() and own not in CLASS_DECIDES if type(own) is str else False
+        if isinstance(own, str) and (known or by_class is None):
             return own
         outer = self.outer.get("model_type")
         wrapped = WRAPPED.get(outer, outer) if isinstance(outer, str) else None

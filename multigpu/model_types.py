@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Classes of `architectures` -> the model_type whose layout they have (vLLM 0.33's registry).
 ARCHITECTURES = {
+    "BailingMoeV2_5ForCausalLM": "bailing_moe_v2_5",
     "DeepseekV2ForCausalLM": "deepseek_v2",
     "DeepseekV3ForCausalLM": "deepseek_v3",
     "DeepseekV32ForCausalLM": "deepseek_v32",
@@ -26,6 +27,9 @@ ARCHITECTURES = {
     "TeleChat3ForCausalLM": "llama",
 }
 
+# The class decides although these know a model_type: one name for two kinds of linear attention.
+CLASS_DECIDES = ("bailing_hybrid",)
+
 # model_type of a wrapper -> the language model in it, where the nested part has no model_type.
 WRAPPED = {
     "exaone4_5": "exaone4",
@@ -40,6 +44,8 @@ WRAPPED = {
     "llava": "llama",
     "llava_next": "llama",
     "mistral3": "mistral",
+    "molmo2": "molmo2_text",
+    "muse_glimmer": "muse_glimmer_text",
     "qwen2_5_vl": "qwen2_5_vl_text",
     "qwen2_vl": "qwen2_vl_text",
     "qwen3_5": "qwen3_5_text",

@@ -29,14 +29,15 @@ LLAMA_LIKE = words(
     step3p7_text step3p7 teleflm telechat telechat2 telechat3 orion tele-chat rnj1 dbrx
     hyperclovax iquestcoder laguna sarvam_moe kolibri1 mellum nanbeige vaultgemma muse_glimmer
     grok-1 aria_text lighton_ocr_text paddleocr_vl_text mistral3_text decilm nemotron-nas
-    nemotron PanguEmbedded pangu_embedded keye keye_vl1_5"""
+    nemotron PanguEmbedded pangu_embedded keye keye_vl1_5 beam molmo2_text cosmos3_edge_text
+    muse_glimmer_text muse_spark_text"""
 )
 
 # No gate projection: the feed-forward part is one matrix up and one down.
 NOT_GATED = words(
     """gpt2 gpt-sw3 gpt_bigcode gpt_neo gpt_neox gptj bloom opt falcon RefinedWeb RefinedWebModel
     mpt phi starcoder2 nemotron nemotron_h nemotron_h_puzzle persimmon fuyu jais2 apertus arcee
-    codegen"""
+    codegen cosmos3_edge_text"""
 )
 
 # Blocks of the same shape without a gate, or with spellings of their own.
@@ -71,7 +72,7 @@ QKV_BIAS = words(
 )
 
 # A vector of the width of all query heads gates the output of attention.
-OUTPUT_GATE = words("afmoe")
+OUTPUT_GATE = words("afmoe beam muse_glimmer_text muse_spark_text")
 # One number per query head does.
 HEAD_GATE = words("step3p5 step3p7 step3p7_text laguna")
 

@@ -157,7 +157,7 @@ def _routed(c: ConfigJson, layer: int) -> tuple[Tensor, ...]:
     if count is None:
         raise ModelError("config.json: a block of experts, but no number of experts")
     hidden, name = c.positive("hidden_size"), _routed_module(c)
-    width = c.positive("moe_latent_size", default=hidden)
+    width = c.positive("moe_latent_size", "moe_hidden_size", default=hidden)
     parts = _experts(c, name, count, expert_size(c, layer), width) + _ernie_images(c, name, width)
     rows = count + c.integer("zero_expert_num", default=0)
     # Quantizers leave routers alone; checkpoints keep them in the model's own type.

@@ -48,6 +48,8 @@ RECURRENT_KIND = {
     "falcon_mamba": "mamba",
     "jamba": "mamba",
     "plamo2": "mamba2",
+    "lfm2": "conv",
+    "lfm2_moe": "conv",
     "kimi_linear": "kimi_delta",
     "bailing_hybrid": "kimi_delta",
     "minimax": "lightning",
