@@ -6,23 +6,18 @@ with the reason in `unknown`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from multigpu.as_json import as_json
+from multigpu.candidate_json import Json, mib, predicted_json, way_json
 from multigpu.errors import MultigpuError, NoPlan
 from multigpu.gpu_data import gpu_data
 from multigpu.hardware import Gpu, Host
-from multigpu.labels import label
 from multigpu.nearest import nearest
 from multigpu.plan import (
-    Candidate,
-    Estimate,
-    Memory,
     ModelSpec,
     Plan,
-    Prediction,
     Reason,
     Rejected,
     Service,
@@ -37,9 +32,6 @@ from multigpu.workload import workload
 SCHEMA = 1
 PROGRAMS = {"llama.cpp": "llama-server"}
 """What `command` begins with where the wish names no executable and the runtime's name is none."""
-UNASKED = Prediction(unknown=("no speed was asked for",))
-
-Json = dict[str, Any]
 
 
 def plan_json(plan: Plan, host: Host, *, candidates: bool = False) -> Json:
@@ -47,7 +39,7 @@ def plan_json(plan: Plan, host: Host, *, candidates: bool = False) -> Json:
     document = {
         **_asked(host, plan.model, plan.workload),
         "chosen": _chosen(plan),
-        "predicted": _predicted(plan.chosen),
+        "predicted": predicted_json(plan.chosen),
         "reasons": as_json(plan.reasons),
         "rejected": [_rejected(item) for item in plan.rejected],
         "warnings": as_json(plan.warnings),
@@ -164,7 +156,7 @@ MODEL_KEYS = (
 
 def _model(model: ModelSpec) -> Json:
     facts = {key: as_json(getattr(model, key)) for key in MODEL_KEYS}
-    return {**facts, "weights_mib": _mib(model.weights_mib)}
+    return {**facts, "weights_mib": mib(model.weights_mib)}
 
 
 def _doubts(host: Host, model: ModelSpec) -> Iterator[Reason]:
@@ -175,32 +167,14 @@ def _doubts(host: Host, model: ModelSpec) -> Iterator[Reason]:
             yield Reason("gpu-unknown", f"GPU {gpu.index} ({gpu.name}) is not in the table")
 
 
-# --- one way ------------------------------------------------------------------------------------
-
-
-def _way(candidate: Candidate) -> Json:
-    """What tells one way from another."""
-    return {
-        "label": label(candidate),
-        "runtime": candidate.runtime,
-        "strategy": str(candidate.strategy),
-        "gpus": list(candidate.gpus),
-        "tensor_parallel_size": candidate.tensor_parallel_size,
-        "pipeline_parallel_size": candidate.pipeline_parallel_size,
-        "replicas": candidate.replicas,
-        "layers": as_json(candidate.layers),
-        "expert_parallel": candidate.expert_parallel,
-        "gpu_memory_utilization": candidate.gpu_memory_utilization,
-        "max_num_seqs": candidate.max_num_seqs,
-        "max_model_len": candidate.max_model_len,
-    }
+# --- ways ----------------------------------------------------------------------------------------
 
 
 def _chosen(plan: Plan) -> Json:
     """The way with what it is started by; with replicas `command` is that of the first."""
     services = _services(plan)
     return {
-        **_way(plan.chosen),
+        **way_json(plan.chosen),
         "command": list(services[0].argv),
         "environment": {s.name: s.value for s in services[0].environment},
         "services": [
@@ -222,41 +196,8 @@ def _services(plan: Plan) -> Sequence[Service]:
     return runtime(name).render(plan, program, plan.model.path)
 
 
-def _predicted(candidate: Candidate) -> Json:
-    """Memory by card and term, the KV cache of one engine, and speeds under the workload."""
-    found = candidate.predicted or UNASKED
-    cards = [
-        _memory(gpu, memory) for gpu, memory in zip(candidate.gpus, candidate.memory, strict=False)
-    ]
-    return {
-        "memory": cards,
-        "kv_cache_mib": cards[0]["kv_cache_mib"] if cards else None,
-        "kv_cache_tokens": candidate.kv_tokens,
-        "kv_cache_sequences": candidate.kv_sequences,
-        "max_model_len": candidate.context_limit,
-        "decode_tokens_per_s": _estimate(found.decode_tokens_per_s),
-        "prefill_tokens_per_s": _estimate(found.prefill_tokens_per_s),
-        "ttft_ms": _estimate(found.ttft_ms),
-        "tpot_ms": _estimate(found.tpot_ms),
-        "running": found.running,
-        "measured": found.measured,
-        "basis": found.basis or None,
-        "unknown": list(found.unknown),
-    }
-
-
-def _memory(gpu: int, memory: Memory) -> Json:
-    terms = ("weights", "kv_cache", "activations", "graphs", "overhead", "total")
-    also = ("capacity", "other")
-    return {
-        "gpu": gpu,
-        **{f"{term}_mib": _mib(getattr(memory, f"{term}_mib")) for term in (*terms, *also)},
-        "fits": memory.fits,
-    }
-
-
 def _rejected(item: Rejected) -> Json:
-    return {**_way(item.candidate), "reasons": as_json(item.reasons)}
+    return {**way_json(item.candidate), "reasons": as_json(item.reasons)}
 
 
 def _candidates(
@@ -265,25 +206,10 @@ def _candidates(
     """Every way: the chosen one, those that lost to it by rank, those that break a rule."""
     return [
         {
-            **_way(item.candidate),
+            **way_json(item.candidate),
             "fits": holds(item),
-            "predicted": _predicted(item.candidate),
+            "predicted": predicted_json(item.candidate),
             "reasons": as_json(item.reasons),
         }
         for item in every_way(ways, host, model, load)
     ]
-
-
-def _estimate(estimate: Estimate | None) -> Mapping[str, float] | None:
-    if estimate is None:
-        return None
-    return {name: _digits(getattr(estimate, name)) for name in ("value", "low", "high")}
-
-
-def _digits(value: float) -> float:
-    """Four digits, which is more than any prediction knows."""
-    return float(f"{value:.4g}")
-
-
-def _mib(value: float) -> float:
-    return round(float(value), 1)
