@@ -35,7 +35,7 @@ def facts(h: GgufHeader) -> GgufFacts:
 def _block(h: GgufHeader, index: int, row: Rows) -> GgufBlock:
     width = h.integer("embedding_length")
     heads = h.heads()[index]
-    attends = heads > 0 and h.has_any(index, "attn_")
+    attends = heads > 0 and (row.k > 0 or h.has_any(index, "attn_q"))
     queries = heads * h.head_dim() if attends else 0
     attention, mixer = 2 * width + 2 * queries, width + max(width, queries)
     if row.k and not row.v:

@@ -134,8 +134,7 @@ class Part:
         """Without flash attention: a row of scores per head and token, and what lives beside."""
         seen = self.profile.cells(slots)
         return max(
-            b.attention + b.heads * (seen if b.window else slots.stream_tokens)
-            for b in self.scores
+            b.attention + b.heads * (seen if b.window else slots.stream_tokens) for b in self.scores
         )
 
 

@@ -47,6 +47,19 @@ def from_file(reference: str, path: Path) -> ModelSpec:
     )
 
 
+def from_header(reference: str, path: Path) -> ModelSpec:
+    """A GGUF of which nothing but the header is read: a copy without its data is enough."""
+    fields, tensors = _read_shards(reference, [path])
+    return from_gguf(
+        fields,
+        tensors,
+        name=reference,
+        source=Source.CONTROLLER,
+        path=reference,
+        size_bytes=path.stat().st_size,
+    )
+
+
 def shard_names(name: str) -> tuple[str, ...]:
     """All shards of a GGUF, first one first; the name itself when it is not `-00001-of-0000N`."""
     match = SHARD.match(name)

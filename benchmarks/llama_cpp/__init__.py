@@ -1,0 +1,1 @@
+"""Parts of the comparison with a real llama.cpp: shapes, files without data, the program itself."""

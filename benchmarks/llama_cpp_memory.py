@@ -1,0 +1,162 @@
+"""Predicted memory of llama.cpp against what llama-server itself prints, term by term.
+
+    python -m benchmarks.llama_cpp_memory [NAME ...] [--wheel FILE] [--json]
+
+Writes GGUFs of published models without their data (header and a hole), starts ggml-rpc-server
+processes as devices, lets llama-server load on trial over two and three of them with uneven splits,
+and compares model, context and compute of every device with ours. A term is right within 3 % or
+200 MiB. Devices compute on the CPU; CUDA's own context is not part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.llama_cpp.architectures import MODELS, TIED
+from benchmarks.llama_cpp.files import write
+from benchmarks.llama_cpp.program import Case, LlamaCpp, Terms, devices, unpacked, wheel
+from multigpu.plan import ModelSpec
+from multigpu.runtimes.llama_cpp_profile import CACHE_TYPE_BYTES, Settings, Slots, profile
+from multigpu.store.gguf_files import from_header
+
+SHARE, MIB = 0.03, 200
+TERMS = ("model", "context", "compute")
+SETTINGS = (
+    {},
+    {"context": 32768},
+    {"context": 32768, "ubatch": 2048},
+    {"context": 32768, "slots": 4},
+    {"context": 32768, "slots": 4, "unified": True},
+    {"context": 131072, "cache_type": "q8_0"},
+    {"flash_attn": False},
+    {"context": 16384, "ubatch": 2048, "flash_attn": False},
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One term of one device: MiB as predicted and as printed."""
+
+    model: str
+    architecture: str
+    case: Case
+    device: int
+    term: str
+    predicted: float
+    printed: int
+
+    @property
+    def error(self) -> float:
+        """MiB, positive where too much was predicted."""
+        return self.predicted - self.printed
+
+    @property
+    def right(self) -> bool:
+        """Within 3 % or 200 MiB."""
+        return abs(self.error) <= max(MIB, SHARE * self.printed)
+
+
+def cases(blocks: int) -> Iterator[Case]:
+    """Two and three devices, uneven, under every setting."""
+    units = blocks + 1
+    a, b = units // 3 + 2, units // 4
+    for split in ((a + (units - a) // 3, units - a - (units - a) // 3), (a, b, units - a - b)):
+        for setting in SETTINGS:
+            yield Case(split, **setting)  # type: ignore[arg-type]
+
+
+def predicted(model: ModelSpec, case: Case) -> list[tuple[float, float, float]]:
+    """Our terms of every device."""
+    width = CACHE_TYPE_BYTES[case.cache_type]
+    sums = profile(model, Settings(case.ubatch, case.flash_attn, width, width))
+    slots = Slots(case.context, case.slots, case.unified)
+    found, start = [], 0
+    for count in case.split:
+        part = sums.part((start, start + count), len(case.split))
+        found.append((part.weights, part.cache(slots), part.compute(slots)))
+        start += count
+    return found
+
+
+def compared(llama: LlamaCpp, folder: Path, names: Iterable[str]) -> Iterator[Row]:
+    """Every term of every case of the named models."""
+    for name in names:
+        architecture, metadata = MODELS[name]
+        path = folder / f"{name}.gguf"
+        write(llama.library, path, architecture, metadata, tied=name in TIED)
+        model = from_header(name, path)
+        print(name, file=sys.stderr)
+        for case in cases(model.num_hidden_layers):
+            printed = llama.breakdown(path, case)
+            yield from _rows(name, architecture, case, predicted(model, case), printed)
+        path.unlink()
+
+
+def _rows(
+    name: str,
+    architecture: str,
+    case: Case,
+    ours: list[tuple[float, float, float]],
+    theirs: list[Terms],
+) -> Iterator[Row]:
+    for device, (mine, printed) in enumerate(zip(ours, theirs, strict=True)):
+        for term, value, whole in zip(TERMS, mine, printed, strict=True):
+            yield Row(name, architecture, case, device, term, value, whole)
+
+
+def table(rows: list[Row]) -> Iterator[str]:
+    """One line per model: terms that are right, and the worst error of each term in MiB."""
+    yield f"{'model':22} {'architecture':14} {'right':>9}   " + "  ".join(f"{t:>8}" for t in TERMS)
+    for name in dict.fromkeys(row.model for row in rows):
+        mine = [row for row in rows if row.model == name]
+        right = f"{sum(row.right for row in mine)}/{len(mine)}"
+        worst = [_worst(row for row in mine if row.term == term) for term in TERMS]
+        numbers = "  ".join(f"{error:+8.0f}" for error in worst)
+        yield f"{name:22} {mine[0].architecture:14} {right:>9}   {numbers}"
+
+
+def _worst(rows: Iterable[Row]) -> float:
+    return max((row.error for row in rows), key=abs, default=0.0)
+
+
+def summary(rows: list[Row]) -> dict[str, float | int | str]:
+    """The score: architectures, share of terms that are right, and the worst of them."""
+    worst = max(rows, key=lambda row: abs(row.error) / max(MIB, SHARE * row.printed))
+    whole = {row.architecture for row in rows} - {r.architecture for r in rows if not r.right}
+    return {
+        "architectures": len({row.architecture for row in rows}),
+        "architectures_all_right": len(whole),
+        "terms": len(rows),
+        "share_right": sum(row.right for row in rows) / len(rows),
+        "worst": f"{worst.model} {worst.term} {worst.predicted:.0f} for {worst.printed} MiB",
+    }
+
+
+def main() -> None:
+    """Print the table and the score."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="models of architectures.py (default: all)")
+    parser.add_argument("--wheel", type=Path, default=wheel())
+    parser.add_argument("--json", action="store_true", help="print the score alone, as JSON")
+    given = parser.parse_args()
+    if given.wheel is None:
+        sys.exit("no llama.cpp wheel in the cache: scripts/build_llama_wheel.py builds one")
+    with tempfile.TemporaryDirectory() as place:
+        folder = unpacked(given.wheel, Path(place))
+        with devices(folder, 3) as llama:
+            rows = list(compared(llama, folder, given.names or MODELS))
+    if not given.json:
+        print("\n".join(table(rows)))
+    print(json.dumps(summary(rows), indent=None if given.json else 1))
+
+
+if __name__ == "__main__":
+    main()

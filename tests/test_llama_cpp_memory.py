@@ -1,0 +1,296 @@
+"""llama.cpp's placement and memory: against logs of real machines, against the program itself."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multigpu.errors import ModelError
+from multigpu.hardware import Gpu, Host
+from multigpu.memory import MIB
+from multigpu.parse.engines.llama_cpp_log import read_llama_cpp_log
+from multigpu.placement import counts, device_of_unit
+from multigpu.plan import Candidate, ModelSpec, Strategy, Wish
+from multigpu.runtimes import llama_cpp
+from multigpu.runtimes import llama_cpp_memory as g
+from multigpu.runtimes.llama_cpp_profile import COPIES, Settings, Slots, profile
+from tests.machines import H100, R9700, RTX_3060, RTX_3090, RTX_4090, SHARED, gguf, host
+
+LOGS = SHARED / "rigs/f_serving_log"
+# Memory of the cards in the order of the log; none of the command lines has --tensor-split.
+MEMORY = {
+    "llamacpp_2x_rtx3090_qwen3_235b_oom.txt": (24576, 24576),
+    "llamacpp_2x_rtx5090_qwen3_235b_ok.txt": (32607, 32607),
+    "llamacpp_2x_rtxpro6000_ds_r1.txt": (97887, 97887),
+    "llamacpp_4x_a40_llama3_8b.txt": (46068,) * 4,
+    "llamacpp_5090_3090_3090_ds_r1_windows.txt": (32607, 24576, 24576),
+    "llamacpp_6x_rtx3090_llama3_8b.txt": (24576,) * 6,
+    "llamacpp_8x_rtx4090_llama3_8b.txt": (24564,) * 8,
+}
+
+
+def logs() -> list[pathlib.Path]:
+    return sorted(LOGS.glob("llamacpp_*"))
+
+
+def wish(**keys: Any) -> Wish:
+    return Wish("chat", "models/chat.gguf", **keys)
+
+
+@pytest.mark.parametrize("path", logs(), ids=lambda path: path.stem)
+def test_layers_lie_where_the_log_of_a_real_machine_has_them(path: pathlib.Path) -> None:
+    """Every block keeps as much of the KV cache, so the cache of a card counts its blocks."""
+    log = read_llama_cpp_log(path.read_text(encoding="utf-8", errors="replace")).value
+    assert log.llama_cpp is not None and log.llama_cpp.layers_total is not None
+    held = [d.kv_cache_mib for d in log.devices if d.device != "CUDA_Host" and d.kv_cache_mib]
+    units = log.llama_cpp.layers_total
+    block = sum(held) / (units - 1)
+    found = [round(mib / block) for mib in held]
+    split = MEMORY[path.name]
+    placed = list(counts(device_of_unit(split, units), len(split)))
+    placed[-1] -= 1  # the output layer
+    assert found == placed
+
+
+def test_there_is_a_test_for_every_log() -> None:
+    if not logs():
+        pytest.skip("no captured logs here")
+    assert {path.name for path in logs()} == set(MEMORY)
+
+
+TWO = host(RTX_3090, RTX_3090)
+
+
+def split(
+    model: ModelSpec, wished: Wish, layers: tuple[int, ...], machine: Host = TWO
+) -> Candidate:
+    gpus = tuple(range(len(layers)))
+    way = Candidate("llama.cpp", Strategy.LAYER_SPLIT, gpus, layers=layers)
+    return g.sized(way, machine, model, wished)
+
+
+def single(model: ModelSpec, wished: Wish, card: Gpu = RTX_3090) -> Candidate:
+    return g.sized(Candidate("llama.cpp", Strategy.SINGLE, (0,)), host(card), model, wished)
+
+
+BLOCK_KV = 2 * 8 * 128 * 2 / MIB  # one token in one block of the model of tests/machines.py
+
+
+def test_every_wished_request_has_a_cache_of_its_own() -> None:
+    sized = split(gguf(), wish(context=4096, concurrency=2), (17, 16))
+    assert (sized.kv_tokens, sized.max_num_seqs, sized.kv_sequences) == (8192, 2, 2)
+    assert [x.kv_cache_mib for x in sized.memory] == [17 * 8192 * BLOCK_KV, 15 * 8192 * BLOCK_KV]
+    assert [x.weights_mib for x in sized.memory] == [17 * 128, 15 * 128 + 400]
+
+
+def test_without_a_wished_concurrency_four_slots_share_one_context() -> None:
+    sized = single(gguf(), wish(context=4096))
+    assert (sized.kv_tokens, sized.max_num_seqs, sized.kv_sequences) == (4096, 4, 1)
+
+
+def test_requests_that_do_not_fit_wait_and_one_always_has_the_whole_context() -> None:
+    sized = single(gguf(), wish(context=100_000, concurrency=64))
+    assert sized.memory[0].fits and sized.max_num_seqs == 64
+    assert sized.kv_tokens is not None and sized.kv_tokens % 256 == 0
+    assert 100_000 <= sized.kv_tokens < 200_000
+    spare = sized.memory[0].capacity_mib - sized.memory[0].total_mib
+    assert spare < 256 * 33 * BLOCK_KV + 8
+
+
+def test_the_context_is_rounded_up_to_256_tokens() -> None:
+    sized = single(gguf(), wish(context=1000, concurrency=3))
+    assert (sized.kv_tokens, sized.max_model_len) == (3 * 1024, 1000)
+
+
+def test_a_context_beyond_the_card_does_not_fit() -> None:
+    assert not single(gguf(), wish(context=131072), RTX_3060).memory[0].fits
+
+
+def test_the_largest_context_that_fits_does_fit() -> None:
+    limit = single(gguf(), wish(context=4096), RTX_3060).context_limit
+    assert limit is not None and 4096 < limit < 131072
+    assert single(gguf(), wish(context=limit), RTX_3060).memory[0].fits
+    assert not single(gguf(), wish(context=limit + 1024), RTX_3060).memory[0].fits
+
+
+def test_keys_and_values_may_have_different_types() -> None:
+    flags = {"--cache-type-k": "q8_0", "--cache-type-v": "q4_0"}
+    plain = single(gguf(), wish()).memory[0].kv_cache_mib
+    found = single(gguf(), wish(flags=flags)).memory[0].kv_cache_mib
+    assert found == pytest.approx(plain * (34 + 18) / 2 / 64, rel=0.01)
+    assert single(gguf(), wish(kv_cache_dtype="q8_0")).memory[0].kv_cache_mib < plain
+
+
+def test_inputs_are_kept_once_per_copy_of_a_pipeline() -> None:
+    p = profile(gguf(), Settings())
+    slots = Slots(65536)
+    one, two = p.part((0, 33), 1), p.part((0, 17), 2)
+    masks = 65536 * 512 * 2 / MIB
+    assert two.compute(slots) - one.compute(slots) > (COPIES - 1) * masks
+    assert p.part((0, 17), 2, 1).compute(slots) < two.compute(slots) - (COPIES - 1) * masks
+
+
+def test_without_flash_attention_scores_of_every_head_are_held() -> None:
+    slots = Slots(32768)
+    plain = profile(gguf(), Settings(flash_attn=False)).part((0, 33), 1).compute(slots)
+    assert plain - profile(gguf(), Settings()).part((0, 33), 1).compute(slots) > (
+        0.9 * 32 * 32768 * 512 * 4 / MIB
+    )
+
+
+def sliding(**changes: object) -> ModelSpec:
+    fields = {
+        "general.architecture": "gemma3",
+        **{f"gemma3.{key[6:]}": value for key, value in gguf_keys().items()},
+        "gemma3.attention.sliding_window": 1024,
+    }
+    return gguf(**{**fields, **changes})
+
+
+def gguf_keys() -> dict[str, object]:
+    from tests.machines import gguf_fields
+
+    return {key: value for key, value in gguf_fields().items() if key.startswith("llama.")}
+
+
+def test_a_window_keeps_its_tokens_and_a_step_for_every_slot() -> None:
+    """`GGML_PAD(min(size_base, n_swa*(unified ? n_seq_max : 1) + n_ubatch), 256)`."""
+    p = profile(sliding(), Settings())
+    assert p.cells(Slots(32768)) == 1536
+    assert p.cells(Slots(32768, 4, unified=True)) == 4 * 1024 + 512
+    assert p.cells(Slots(1024)) == 1024
+    assert sum(block.window > 0 for block in p.blocks) == 27
+
+
+CARDS = st.sampled_from([RTX_3060, RTX_3090, RTX_4090, H100])
+
+
+@given(
+    st.lists(CARDS, min_size=1, max_size=4),
+    st.integers(1, 60),
+    st.integers(1, 131072),
+    st.one_of(st.none(), st.integers(1, 64)),
+)
+def test_parts_add_up_and_no_card_holds_more_than_its_share(
+    cards: list[Gpu], blocks: int, context: int, concurrency: int | None
+) -> None:
+    machine, model = host(*cards), gguf(blocks)
+    wished = wish(context=context, concurrency=concurrency)
+    for found in llama_cpp.candidates(machine, model, wished):
+        if found.strategy is Strategy.LAYER_SPLIT and found.memory:
+            assert sum(found.layers or ()) == blocks + 1
+            held = sum(memory.weights_mib for memory in found.memory)
+            assert 0 <= held - blocks * 128 - 400 <= len(cards)
+        if all(memory.fits for memory in found.memory) and found.memory:
+            assert found.context_limit is not None and found.kv_tokens is not None
+            assert found.kv_tokens >= context
+            assert found.max_num_seqs is not None and found.max_num_seqs >= 1
+
+
+@given(st.integers(8192, 98304), st.integers(0, 32768), st.integers(1, 131072), st.integers(1, 8))
+def test_more_memory_never_makes_it_fit_less(
+    memory: int, more: int, context: int, concurrency: int
+) -> None:
+    wished = wish(context=context, concurrency=concurrency)
+    small, large = (
+        single(gguf(), wished, replace(RTX_3090, memory_mib=mib)) for mib in (memory, memory + more)
+    )
+    assert large.memory[0].fits or not small.memory[0].fits
+    assert (large.kv_tokens or 0) >= (small.kv_tokens or 0) or not small.memory[0].fits
+    assert (large.context_limit or 0) >= (small.context_limit or 0)
+
+
+@given(st.permutations(range(3)))
+def test_like_cards_may_change_places(order: list[int]) -> None:
+    machine = host(RTX_3090, RTX_3090, RTX_3090)
+    way = Candidate("llama.cpp", Strategy.LAYER_SPLIT, tuple(order))
+    layers = g.layers(way, machine, gguf(), wish())
+    assert layers == g.layers(replace(way, gpus=(0, 1, 2)), machine, gguf(), wish())
+    assert g.sized(replace(way, layers=layers), machine, gguf(), wish()).memory == (
+        g.sized(replace(way, layers=layers, gpus=(0, 1, 2)), machine, gguf(), wish()).memory
+    )
+
+
+def offloaded(**keys: Any) -> Candidate:
+    big = gguf(block_mib=1024)
+    way = Candidate("llama.cpp", Strategy.SINGLE, (0,))
+    return g.sized(way, host(RTX_3090), big, wish(**keys))
+
+
+def test_nothing_is_offloaded_unless_it_is_wished() -> None:
+    assert offloaded().cpu_offload_mib == 0 and not offloaded().memory[0].fits
+
+
+def test_as_few_layers_as_needed_stay_in_the_hosts_memory() -> None:
+    found = offloaded(cpu_offload_gib=30)
+    assert found.memory[0].fits and found.gpu_layers is not None
+    assert found.cpu_offload_mib == (33 - found.gpu_layers) * 1024
+    one_more = replace(found, gpu_layers=found.gpu_layers + 1)
+    assert not g._sized(one_more, host(RTX_3090), gguf(block_mib=1024), wish()).memory[0].fits
+    assert not offloaded(cpu_offload_gib=2).memory[0].fits
+
+
+def tensor_ways(model: ModelSpec, machine: Host = TWO, **keys: Any) -> list[Candidate]:
+    found = llama_cpp.candidates(machine, model, wish(**keys))
+    return [way for way in found if way.strategy is Strategy.TENSOR_SPLIT]
+
+
+def rules(model: ModelSpec, **keys: Any) -> set[str]:
+    (way,) = tensor_ways(model, strategy=Strategy.TENSOR_SPLIT, **keys)
+    return {reason.rule for reason in llama_cpp.objections(way, TWO, model, wish(**keys))}
+
+
+def test_every_layer_over_two_like_cards_takes_half_of_each() -> None:
+    (way,) = tensor_ways(gguf())
+    alone = single(gguf(), wish())
+    assert way.gpus == (0, 1)
+    assert way.memory[0].weights_mib == pytest.approx(alone.memory[0].weights_mib / 2, abs=1)
+    assert way.memory[0].kv_cache_mib == alone.memory[0].kv_cache_mib / 2
+
+
+def test_unlike_cards_and_experts_are_not_split_by_tensor() -> None:
+    assert tensor_ways(gguf(), host(RTX_3090, R9700)) == []
+    assert tensor_ways(gguf(**{"llama.expert_count": 8, "llama.expert_used_count": 2})) == []
+
+
+def test_what_llama_cpp_cannot_split_by_tensor_is_refused_with_the_reason() -> None:
+    assert rules(gguf()) == set()
+    assert rules(gguf(), flags={"--flash-attn": "off"}) == {"tensor-split-flags"}
+    assert rules(gguf(), kv_cache_dtype="q8_0") == {"tensor-split-flags"}
+    assert rules(replace(gguf(), model_type="olmo2")) == {"tensor-split-model"}
+
+
+@pytest.mark.parametrize("architecture", ["deepseek4", "t5", "qwen4exp"])
+def test_architectures_whose_cache_is_not_known_are_refused_by_name(architecture: str) -> None:
+    with pytest.raises(ModelError, match=architecture):
+        gguf(**{"general.architecture": architecture})
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from benchmarks.llama_cpp.program import devices, unpacked, wheel
+
+    found = wheel()
+    if found is None:
+        pytest.skip("no llama.cpp wheel in the cache: scripts/build_llama_wheel.py builds one")
+    with devices(unpacked(found, tmp_path_factory.mktemp("llama")), 3) as llama:
+        yield llama
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "name", ["Qwen2.5-7B", "gpt-oss-20b", "GLM-4.7-Flash", "Qwen3.5-27B", "Gemma-3-27B"]
+)
+def test_memory_is_what_llama_server_itself_prints(
+    program: Any, name: str, tmp_path: pathlib.Path
+) -> None:
+    from benchmarks.llama_cpp_memory import compared
+
+    wrong = [row for row in compared(program, tmp_path, [name]) if not row.right]
+    assert not wrong, wrong[:3]
