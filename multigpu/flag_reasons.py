@@ -91,7 +91,15 @@ def _slots(plan: Plan) -> str:
 def _cache_tokens(plan: Plan) -> str:
     chosen = plan.chosen
     slots = counted(chosen.max_num_seqs or 1, "slot")
-    return f"{slots} of {chosen.max_model_len or 0:,} tokens share one KV cache"
+    if chosen.kv_tokens == chosen.max_model_len:
+        return f"tokens of the KV cache of {slots}: one request of full length may fill it"
+    return f"tokens of the KV cache of {slots}, {chosen.max_model_len or 0:,} for each"
+
+
+def _flash_attention(plan: Plan) -> str:
+    if plan.chosen.strategy is Strategy.TENSOR_SPLIT:
+        return "llama.cpp divides layers with flash attention only"
+    return "on wherever the cards and the model can"
 
 
 def _share(plan: Plan) -> str:
@@ -169,7 +177,7 @@ REASONS: Mapping[str, str | Callable[[Plan], str]] = {
     "--enable-metrics": "verification and monitoring read the metrics",
     "--ep-size": _experts,
     "--fit": "the counts are planned here; llama.cpp's own fitting would fight them",
-    "--flash-attn": "on wherever the cards and the model can",
+    "--flash-attn": _flash_attention,
     "--gpu-layers": "nothing may be served from the processor unnoticed",
     "--gpu-memory-utilization": _share,
     "--host": _bind,

@@ -27,11 +27,12 @@ def section(refused: Collection[Rejected], title: str = "Refused") -> Iterator[s
         return
     groups = _groups(refused)
     several = sum(len(items) for _, items in groups) > len(refused)
-    also = "; some fell to several" if several else ""
-    yield from heading(f"{title}: {labels.counted(len(refused), 'way')}, by rule{also}")
+    some = "; some fell to several" if several else ""
+    yield from heading(f"{title}: {labels.counted(len(refused), 'way')}, by rule{some}")
     said: set[str | None] = {None}
     for rule, items in groups:
-        yield from hanging("  ", f"[{rule}] {labels.counted(len(items), 'way')}")
+        also = " that the pins leave out" if rule == "pinned" else ""
+        yield from hanging("  ", f"[{rule}] {labels.counted(len(items), 'way')}{also}")
         yield from _examples(rule, items, said)
 
 
