@@ -44,7 +44,6 @@ REFUSALS = Section(
         "bfloat16": "vLLM: the model is in bfloat16 and a card is older than 8.0 (Ampere).",
         "compute-capability": "vLLM: the card is older than the wheel (7.5) or vLLM itself (7.0).",
         "context-length": "The context is longer than the model's own, and no rope flag is set.",
-        "cuda-wheel": "vLLM: the wheel of PyPI is for NVIDIA cards.",
         "device-count": "llama.cpp: more cards than one process takes.",
         "device-names": "`devices` names fewer devices than there are cards.",
         "expert-parallel": "vLLM: fewer experts than ranks, or no tensor parallel group.",
@@ -115,6 +114,7 @@ WARNINGS = Section(
     {
         "bound-missed": "No way meets a bound of the wish, and what would meet it.",
         "card-left-out": "A card of the host is in no plan, and why.",
+        "cuda-wheel": "vLLM: PyPI's wheel is for NVIDIA cards; AMD's need a build of one's own.",
         "gpu-unknown": "Bandwidth and arithmetic of a card are not known: no speed is predicted.",
         "kv-dtype-kernel": "vLLM: only one attention backend reads this KV cache on the cards.",
         "model-lower-bound": "Something of the model is not counted, so sizes are lower bounds.",

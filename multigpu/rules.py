@@ -162,6 +162,8 @@ def warnings(
     yield from requests_wait(chosen, wish, load)
     if chosen.runtime != "llama.cpp":
         yield from vllm_rules.kv_kernel(chosen, host, wish)
+    if chosen.runtime == "vllm":
+        yield from vllm_rules.wheel(chosen, host, wish)
 
 
 def requests_wait(chosen: Candidate, wish: Wish, load: Workload) -> Iterator[Reason]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from multigpu import gfx
-from multigpu.errors import NoPlan
+from multigpu.errors import MultigpuError
 from multigpu.groups import best, bonded
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path, PcieHop, PcieLink, Vendor
 from multigpu.parse import pci
@@ -21,10 +22,12 @@ from multigpu.plan import ModelSpec, Plan
 from multigpu.planner import plan
 from multigpu.ranking import links_name
 from multigpu.runtimes.llama_cpp import render
+from multigpu.store.recipes import recipe
 from multigpu.wish import wishes
 from tests.machines import gguf, hf
 from tests.rigs import amd_sysfs, strategies
 
+TEMPLATES = pathlib.Path(__file__).parents[1] / "templates"
 HOST = strategies.amd_hosts(max_cards=5)
 
 
@@ -300,14 +303,16 @@ def test_two_desktop_cards_are_planned_for_llama_cpp_as_rocm_devices() -> None:
     assert service.argv[service.argv.index("--device") + 1] == "ROCm0,ROCm1"
 
 
-def test_the_wheel_of_vllm_is_refused_on_amd_cards_and_a_rocm_build_is_not() -> None:
+def test_amd_cards_are_planned_with_vllm_and_need_a_build_of_ones_own() -> None:
     host = seen(desktop())
-    with pytest.raises(NoPlan) as refusal:
-        planned(host, hf())
-    reasons = {reason.rule for item in refusal.value.rejected for reason in item.reasons}
-    assert "cuda-wheel" in reasons
-    made = planned(host, hf(), executable="/opt/vllm/bin/vllm")
+    made = planned(host, hf())
     assert made.chosen.runtime == "vllm"
+    assert "cuda-wheel" in {warning.rule for warning in made.warnings}
+    with pytest.raises(MultigpuError, match="set executable to a ROCm build"):
+        recipe(host, made, TEMPLATES)
+    made = planned(host, hf(), executable="/opt/vllm/bin/vllm")
+    assert "cuda-wheel" not in {warning.rule for warning in made.warnings}
+    assert recipe(host, made, TEMPLATES).executable == "/opt/vllm/bin/vllm"
 
 
 def test_a_team_of_four_stays_inside_one_hive_and_hip_gets_its_own_numbers() -> None:

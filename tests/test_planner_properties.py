@@ -76,7 +76,11 @@ def machines(draw: st.DrawFn, cards: st.SearchStrategy[Gpu] | None = None) -> Ho
         gpus.append(replace(card, index=index, uuid=uuid, memory_free_mib=free, pcie=link))
     pairs = tuple(
         GpuPair(
-            a, b, draw(st.sampled_from(Path)), draw(st.sampled_from([0, 0, 4])), P2p.NOT_SUPPORTED
+            a,
+            b,
+            draw(st.sampled_from(Path)),
+            draw(st.sampled_from([0, 0, 4])),
+            draw(st.sampled_from([P2p.OK, P2p.NOT_SUPPORTED])),
         )
         for a, b in combinations(range(len(gpus)), 2)
     )
@@ -182,10 +186,10 @@ def shape(made: Plan | NoPlan | WishError) -> object:
 def test_permuting_identical_cards_does_not_change_the_plan(
     machine: Host, model: ModelSpec, keys: dict[str, Any], data: st.DataObject
 ) -> None:
-    """Cards of one kind, all links of one kind: only what is free of a card may differ."""
-    kind, free = machine.gpus[0], machine.gpus[0].memory_free_mib
-    gpus = tuple(replace(kind, index=i, memory_free_mib=free) for i in range(len(machine.gpus)))
-    pairs = tuple(replace(p, path=Path.PHB) for p in machine.pairs)
+    """Cards of one kind over paths of one kind; NVLink bridges lie as they may."""
+    kind = machine.gpus[0]
+    gpus = tuple(replace(kind, index=i) for i in range(len(machine.gpus)))
+    pairs = tuple(replace(p, path=Path.PHB, p2p_read=P2p.OK) for p in machine.pairs)
     machine = replace(machine, gpus=gpus, pairs=pairs)
     order = data.draw(st.permutations(range(len(gpus))))
     first = attempt(machine, model, keys)

@@ -216,8 +216,8 @@ class Proposals:
     def pipelines(self) -> Iterator[tuple[Candidate, bool]]:
         """Stages of one card each over as few cards as hold the weights, and over all."""
         n = len(self.part.gpus)
-        wished = (self.wish.pipeline_parallel_size, len(self.wish.layers or ()))
-        sizes = {n, self.needed(), *(len(c) for c in self.part.classes), *(w or 0 for w in wished)}
+        wished = self.wish.pipeline_parallel_size or 0
+        sizes = {n, self.needed(), wished, len(self.wish.layers or ())}
         if self.thorough:
             sizes.update(range(2, n + 1))
         for pp in sorted(sizes):
@@ -237,22 +237,27 @@ class Proposals:
         return max(2, n)
 
     def staged(self, made: Candidate) -> Iterator[tuple[Candidate, bool]]:
-        """With even stages, and where cards are not alike with stages by their memory."""
+        """With even stages, or where cards are not alike with stages by their memory."""
         pp, layers = made.pipeline_parallel_size, self.wish.layers
         if layers is not None and len(layers) == pp:
             yield replace(made, layers=layers), True
             return
         usual = even(self.model.num_hidden_layers, pp)
-        yield replace(made, layers=usual), True
-        if self.ways.partitioned is None or not self.part.unequal(made.gpus):
-            return
-        tp, free = made.tensor_parallel_size, self.part.free
-        teams = [made.gpus[i : i + tp] for i in range(0, len(made.gpus), tp)]
-        # The card with the least memory decides for its team.
-        least = replace(made, gpus=tuple(min(team, key=lambda i: free[i]) for team in teams))
-        counted = self.ways.partitioned(least, self.host, self.model, self.wish)
+        even_stages = replace(made, layers=usual)
+        counted = self.partitioned(even_stages) if self.part.unequal(made.gpus) else None
         if counted is not None and counted != usual:
             yield replace(made, layers=counted), True
+        if counted in (None, usual) or self.thorough:
+            yield even_stages, True
+
+    def partitioned(self, made: Candidate) -> tuple[int, ...] | None:
+        """Blocks per stage by memory; the card with the least decides for its team."""
+        if self.ways.partitioned is None:
+            return None
+        tp, free = made.tensor_parallel_size, self.part.free
+        teams = [made.gpus[i : i + tp] for i in range(0, len(made.gpus), tp)]
+        least = replace(made, gpus=tuple(min(team, key=lambda i: free[i]) for team in teams))
+        return self.ways.partitioned(least, self.host, self.model, self.wish)
 
     def team_pipelines(self, tp: int) -> Iterator[tuple[Candidate, bool]]:
         """Tensor parallel inside groups that are near each other, stages across them."""

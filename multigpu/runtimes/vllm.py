@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from multigpu import install
-from multigpu.hardware import Host
+from multigpu.errors import MultigpuError
+from multigpu.hardware import Host, Vendor
 from multigpu.plan import (
     Candidate,
     Check,
@@ -99,7 +100,16 @@ def _peer_off(plan: Plan) -> bool:
 
 
 def recipe(host: Host, wish: Wish, files: install.Files) -> install.Recipe:
-    """From PyPI by the hashed lock. Raises MultigpuError when the host's Python is too old."""
+    """From PyPI by the hashed lock. `host` has the planned cards.
+
+    Raises MultigpuError when the host's Python is too old, or when cards are AMD's, for which PyPI
+    has no wheel.
+    """
+    if wish.wheel is None and any(gpu.vendor is not Vendor.NVIDIA for gpu in host.gpus):
+        raise MultigpuError(
+            f"{wish.name}: vLLM's wheel of PyPI is built for CUDA and {host.name} is planned on "
+            "AMD cards: set executable to a ROCm build of vLLM on the host"
+        )
     return install.vllm(host, VERSION, files.requirements(f"vllm-{VERSION}"))
 
 

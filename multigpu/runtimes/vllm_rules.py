@@ -42,7 +42,6 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
     if model.format == "gguf":
         yield from model_format(model)
     if not _cards_serve(candidate, host, model, wish):
-        yield from vendor(candidate, host, wish)
         yield from capability(candidate, host, model, wish)
         yield from kv_cache_dtype(candidate, host, model, wish)
     if candidate.tensor_parallel_size > 1:
@@ -74,7 +73,6 @@ def _cards_serve(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish)
 def refuses(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
     """True where a card cannot serve the model, however much memory it has."""
     reasons = (
-        *vendor(candidate, host, wish),
         *capability(candidate, host, model, wish),
         *kv_cache_dtype(candidate, host, model, wish),
     )
@@ -88,13 +86,13 @@ def model_format(model: ModelSpec) -> Iterator[Reason]:
         yield Reason("model-format", "the model is a GGUF", "safetensors for vLLM", hint)
 
 
-def vendor(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
-    """The wheel on PyPI is built for CUDA."""
+def wheel(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
+    """The wheel on PyPI is built for CUDA; AMD cards are served by a build of one's own."""
     others = {host.gpu(i).vendor for i in candidate.gpus} - {Vendor.NVIDIA}
     if others and wish.executable is None and wish.wheel is None:
-        found = f"{cards(candidate.gpus)}: {', '.join(sorted(others))}"
-        hint = "give executable or wheel of a ROCm build, or serve a GGUF with llama.cpp"
-        yield Reason("cuda-wheel", found, "NVIDIA cards for the vLLM wheel of PyPI", hint)
+        found = f"{cards(candidate.gpus)}: PyPI's wheel of vLLM is built for CUDA, not for ROCm"
+        hint = "set executable to a ROCm build on the host, or serve a GGUF with llama.cpp"
+        yield Reason("cuda-wheel", found, "a ROCm build of vLLM", hint)
 
 
 def lowest(candidate: Candidate, host: Host) -> Capability | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multigpu import install
@@ -32,4 +32,6 @@ def recipe(machine: Host, plan: Plan, templates: Path) -> Recipe:
     """How the planned runtime gets onto this machine. Raises MultigpuError when it cannot."""
     if plan.wish.executable is not None:
         return install.already_there(plan.wish.executable)
-    return runtime(plan.chosen.runtime).recipe(machine, plan.wish, Files(templates))
+    gpus = tuple(gpu for gpu in machine.gpus if gpu.index in plan.chosen.gpus)
+    used = replace(machine, gpus=gpus)
+    return runtime(plan.chosen.runtime).recipe(used, plan.wish, Files(templates))
