@@ -172,4 +172,4 @@ def _read_bytes(layer: LayerCache, context: float, kv_bytes: float) -> float:
     if layer.kind == "none":
         return 0.0
     seen = min(context, layer.window) if layer.window else context
-    return seen * _token_elements(layer) * width
+    return seen * _token_elements(layer) * width + layer.sequence_bytes

@@ -17,6 +17,8 @@ from multigpu.errors import ModelError
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d{1,5})(?=$|[.*])")
 # A quantified group that holds a quantifier takes exponential time on some names.
 NESTED = re.compile(r"\([^()]*[*+][^()]*\)[*+{]")
+# Blocks of something else than the language model: towers, layers that only draft.
+ELSEWHERE = re.compile(r"(?:^|\.)(?:mtp|nextn|visual|vision\w*|audio\w*|encoder)(?:\.|$)")
 PATTERN_MAX = 400
 PREFIXES = ("model.", "model.language_model.", "language_model.model.", "backbone.", "")
 
@@ -48,6 +50,8 @@ class Names:
             else:
                 self._parts.append(f".{pattern.strip('.')}.")
             return
+        if ELSEWHERE.search(pattern[: layer.start()]):
+            return
         rest = "layers." + pattern[layer.start(1) :]
         if wild:
             self._layers.setdefault(int(layer[1]), []).append(_compiled(translate(rest)))
@@ -64,8 +68,14 @@ class Names:
         dotted = f".{name}."
         if any(part in dotted for part in self._parts):
             return True
-        patterns = (*self._shell, *self._regex)
-        return any(p.match(prefix + name) for p in patterns for prefix in PREFIXES)
+        if any(p.match(prefix + name) for p in self._regex for prefix in PREFIXES):
+            return True
+        return any(
+            p.match(prefix + part)
+            for p in self._shell
+            for part in _ancestors(name)
+            for prefix in PREFIXES
+        )
 
 
 def _ancestors(name: str) -> Iterable[str]:

@@ -56,6 +56,10 @@ class Quantization:
     experts: Stored | None = None
     kv_cache_dtype: str | None = None
 
+    def named(self, module: str) -> Stored | None:
+        """How a module outside of the blocks is stored, where a rule names it (lm_head)."""
+        return next((found for names, found in self.rules if names.match(None, module)), None)
+
     def stored(self, layer: int | None, module: str, *, expert: bool = False) -> Stored | None:
         """How a module is stored, or None where it kept the model's dtype."""
         if self.ignored.match(layer, module):

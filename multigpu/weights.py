@@ -70,10 +70,13 @@ def _block_mib(
 
 
 def _bytes(tensor: Tensor, layer: int | None, q: Quantization | None, dtype_bytes: float) -> float:
+    stored = None
     if q is not None and not tensor.plain:
         stored = q.stored(layer, tensor.name, expert=tensor.share is Share.EXPERT)
-        if stored is not None:
-            return tensor.copies * stored.bytes(tensor.outputs, tensor.inputs)
+    elif q is not None and tensor.name == "lm_head":
+        stored = q.named("lm_head")
+    if stored is not None:
+        return tensor.copies * stored.bytes(tensor.outputs, tensor.inputs)
     return tensor.elements * dtype_bytes
 
 

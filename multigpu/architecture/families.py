@@ -29,8 +29,8 @@ LLAMA_LIKE = words(
     step3p7_text step3p7 teleflm telechat telechat2 telechat3 orion tele-chat rnj1 dbrx
     hyperclovax iquestcoder laguna sarvam_moe kolibri1 mellum nanbeige vaultgemma muse_glimmer
     grok-1 aria_text lighton_ocr_text paddleocr_vl_text mistral3_text decilm nemotron-nas
-    nemotron PanguEmbedded pangu_embedded keye keye_vl1_5 beam molmo2_text cosmos3_edge_text
-    muse_glimmer_text muse_spark_text"""
+    nemotron PanguEmbedded pangu_embedded keye keye_vl1_5 param2moe domyn_edge beam molmo2_text
+    cosmos3_edge_text muse_glimmer_text muse_spark_text"""
 )
 
 # No gate projection: the feed-forward part is one matrix up and one down.
@@ -49,7 +49,7 @@ GPT_LIKE = words(
 # Latent attention where `kv_lora_rank` is there.
 LATENT = words(
     """deepseek_v2 deepseek_v3 deepseek_v32 deepseek_vl_v2 deepseek_ocr kimi_k2 kimi_vl glm_moe_dsa
-    glm4_moe_lite minicpm3 axk1 mistral4 mistral_large_3 sarvam_mla longcat_flash youtu
+    glm4_moe_lite minicpm3 axk1 mistral4 mistral_large_3 sarvam_mla longcat_flash youtu pangu_ultra_moe
     bailing_moe_v2_5 bailing_moe_linear bailing_hybrid kimi_linear deepseek_v4"""
 )
 
