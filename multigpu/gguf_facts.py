@@ -37,8 +37,10 @@ class GgufFacts:
     """Blocks in order, and the tensor that a tied output layer is a second copy of.
 
     `token_embedding_mib` is `token_embd.weight`, which may be less than a model's `embedding_mib`
-    (embeddings per layer, norms).
+    (embeddings per layer, norms). With `shared_cache` the last blocks read what earlier ones cached
+    (`attention.shared_kv_layers`).
     """
 
     blocks: tuple[GgufBlock, ...]
     token_embedding_mib: float
+    shared_cache: bool = False

@@ -13,9 +13,9 @@ from multigpu.gguf_cache import Rows, rows
 from multigpu.gguf_facts import GgufBlock, GgufFacts
 from multigpu.gguf_header import MIB, GgufHeader
 
-# Scan of a Mamba block: projection, convolution, scan and its output, each as wide as the inner
+# Scan of a Mamba block: projection (two), convolution, scan and its output, as wide as the inner
 # size, some twice while they are made contiguous (`build_mamba_layer`, src/models/mamba-base.cpp).
-SCAN_COPIES = 10
+SCAN_COPIES = 7
 # Time mixing of RWKV: five shifted mixes, receptance, key, value, gate and decay, each twice.
 RWKV_COPIES = 17
 # Rows that leave the experts and their weighted copies.
@@ -29,7 +29,10 @@ def facts(h: GgufHeader) -> GgufFacts:
     known: dict[GgufBlock, GgufBlock] = {}
     found = [_block(h, i, row) for i, row in enumerate(rows(h))]
     embedding = h.other.get("token_embd.weight", 0) / MIB
-    return GgufFacts(tuple(known.setdefault(block, block) for block in found), embedding)
+    shared = any(h.has_any(i, "attn_k.") and not row.k for i, row in enumerate(rows(h)[: h.trunk]))
+    return GgufFacts(
+        tuple(known.setdefault(block, block) for block in found), embedding, shared_cache=shared
+    )
 
 
 def _block(h: GgufHeader, index: int, row: Rows) -> GgufBlock:
@@ -51,10 +54,16 @@ def _block(h: GgufHeader, index: int, row: Rows) -> GgufBlock:
         state=row.state,
         heads=heads if row.k else 0,
         attention=attention,
-        peak=max(mixer, _feed_forward(h, index, width, queries)),
+        peak=max(mixer, _feed_forward(h, index, width, queries)) + _per_layer(h, width),
         border=border,
         passing=passing,
     )
+
+
+def _per_layer(h: GgufHeader, width: int) -> int:
+    """Embeddings that every block gets of its own (gemma3n, small gemma4), all blocks' at once."""
+    size = h.optional("embedding_length_per_layer_input") or 0
+    return size * h.block_count + (4 * width if size and h.architecture == "gemma3n" else 0)
 
 
 def _recurrent(h: GgufHeader, index: int) -> bool:
@@ -73,9 +82,17 @@ def _scan(h: GgufHeader, width: int) -> int:
 
 
 def _borders(h: GgufHeader, index: int, width: int) -> tuple[int, int]:
-    """What crosses to the card of this block: the stream, and the sum that is not yet made."""
-    if _recurrent(h, index):
-        return (4 * width, 6 * width) if h.optional("ssm.inner_size") else (3 * width, 4 * width)
+    """What crosses to the card of this block: the stream, and the sum that is not yet made.
+
+    Behind a block that is nothing but a recurrence its projections cross as well.
+    """
+    if index and _recurrent(h, index - 1):
+        inner = h.optional("ssm.inner_size")
+        if inner is None:
+            return 3 * width, 4 * width
+        groups, size = h.optional("ssm.group_count") or 0, h.optional("ssm.state_size") or 0
+        border = width + 2 * inner + 2 * groups * size
+        return border, border + (3 * width if _recurrent(h, index) else 0)
     normed_after = h.has(index, "post_attention_norm.weight")
     before = h.has_any(index, "attn_norm") or not normed_after
     both = 2 * width if before else width

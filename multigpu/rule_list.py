@@ -64,6 +64,7 @@ REFUSALS = Section(
         "quantization-capability": "vLLM: the cards are too old for the quantization.",
         "quantization-groups": "vLLM: a rank's share of a matrix is not whole groups or tiles.",
         "runtime-on-request": "The runtime is planned only where it is wished for by name.",
+        "shared-cache": "llama.cpp: the size of a KV cache that crosses cards is not known.",
         "tensor-split-flags": "llama.cpp: a flag that dividing every layer does not bear.",
         "tensor-split-model": "llama.cpp: the model's layers cannot be divided between the cards.",
         "usable-card": "The card has an error, is cut into MIG slices, or hides its memory.",
