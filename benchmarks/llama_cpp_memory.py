@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.llama_cpp.architectures import MODELS, TIED
 from benchmarks.llama_cpp.files import write
@@ -27,7 +28,7 @@ from multigpu.store.gguf_files import from_header
 
 SHARE, MIB = 0.03, 200
 TERMS = ("model", "context", "compute")
-SETTINGS = (
+SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"context": 32768},
     {"context": 32768, "ubatch": 2048},
@@ -68,7 +69,7 @@ def cases(blocks: int) -> Iterator[Case]:
     a, b = units // 3 + 2, units // 4
     for split in ((a + (units - a) // 3, units - a - (units - a) // 3), (a, b, units - a - b)):
         for setting in SETTINGS:
-            yield Case(split, **setting)  # type: ignore[arg-type]
+            yield Case(split, **setting)
 
 
 def predicted(model: ModelSpec, case: Case) -> list[tuple[float, float, float]]:

@@ -26,6 +26,7 @@ from multigpu.runtimes import llama_cpp_memory as memory
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.candidates import groups_of, sizes, whole
 from multigpu.runtimes.llama_cpp_profile import padded
+from multigpu.runtimes.llama_cpp_rules import shared_cache
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.signs import equal, last
 
@@ -65,11 +66,7 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
         needed = f"at least 1 per card, {units} together (blocks and the output layer)"
         hint = "take fewer cards, or free memory on them"
         yield Reason("layer-counts", found, needed, hint)
-    shared = model.gguf is not None and model.gguf.shared_cache
-    if shared and candidate.strategy is Strategy.LAYER_SPLIT:
-        found = f"the last blocks of {model.model_type} read the KV cache of earlier ones"
-        hint = "serve it on one card, it is small; or as replicas"
-        yield Reason("shared-cache", found, "all of them on one card", hint)
+    yield from shared_cache(candidate, model)
     if candidate.strategy is Strategy.TENSOR_SPLIT:
         yield from tensor.objections(model, wish, len(candidate.gpus))
 
