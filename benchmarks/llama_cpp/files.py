@@ -59,7 +59,7 @@ def shapes(
         [sys.executable, "-m", "benchmarks.llama_cpp.tensors", str(library), str(path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "LD_LIBRARY_PATH": str(library)},
+        env={**os.environ, "LD_LIBRARY_PATH": str(library), "GGML_NO_BACKTRACE": "1"},
         timeout=120,
         check=False,
     )
@@ -72,7 +72,17 @@ def shapes(
 
 # Architectures whose files have biases; llama.cpp lists them as optional for every other one too.
 BIASED = {
-    *("bloom", "falcon", "falcon-h1", "gpt-oss", "gptneox", "granitehybrid", "jamba"),
+    *(
+        "bloom",
+        "falcon",
+        "falcon-h1",
+        "gpt2",
+        "phi2",
+        "gpt-oss",
+        "gptneox",
+        "granitehybrid",
+        "jamba",
+    ),
     *("kimi-linear", "mamba", "mamba2", "nemotron", "nemotron_h", "phimoe", "qwen2", "qwen2moe"),
     *("qwen3next", "qwen35", "qwen35moe", "rwkv6", "stablelm", "starcoder2"),
 }

@@ -2,8 +2,9 @@
 
 Compared term by term with the breakdown that llama-server 0.5.0-dev (0c1e57098) prints of a trial
 load, devices being ggml-rpc-server processes on a CPU: benchmarks/llama_cpp_memory.py. These take
-part in pipeline parallelism as CUDA devices do. What CUDA itself takes is outside of that
-breakdown and is `context_mib` here.
+part in pipeline parallelism as CUDA devices do. Of 8,160 terms over 63 architectures 99.4 % are
+within 3 % or 200 MiB; not so are gemma3n over several cards (refused), and two families without
+flash attention. What CUDA itself takes is outside of that breakdown and is `context_mib` here.
 """
 
 from __future__ import annotations

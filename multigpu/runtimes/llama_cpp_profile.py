@@ -103,8 +103,8 @@ class Part:
         """What one token brings from the card before; the first gets the embedding."""
         if span[0] == 0:
             # Projections of a Mamba block that leave with the stream are kept here as well.
-            width = self.profile.width
-            leaving = not self.last and self.profile.blocks[-1].border > 4 * width
+            width, block = self.profile.width, self.profile.blocks[-1]
+            leaving = not self.last and block.passing > block.border > 4 * width
             return width * (3 if leaving else 1)
         if span[0] >= len(self.profile.blocks):
             return 2 * self.profile.width
