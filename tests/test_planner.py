@@ -96,7 +96,7 @@ CASES: dict[str, tuple[Host, ModelSpec, dict[str, Any]]] = {
     "hidden-size": (TWO, hf(dense(hidden_size=4097, head_dim=128)), {}),
     "host-memory": (
         host(RTX_3090, RTX_3090, memory_available_mib=8192),
-        hf(),
+        hf(dense(num_hidden_layers=64)),
         {"cpu_offload_gib": 8},
     ),
     "kv-cache-dtype": (TWO, hf(), {"kv_cache_dtype": "nvfp4"}),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from multigpu import install
+from multigpu.groups import pool
 from multigpu.hardware import Host
 from multigpu.plan import (
     Candidate,
@@ -36,7 +37,13 @@ MAX_DEVICES = 16
 
 
 def candidates(host: Host, model: ModelSpec, wish: Wish) -> tuple[Candidate, ...]:
-    """One card, one copy per card, and a layer split over every group of cards."""
+    """One card, one copy per card, and a layer split over every group of cards.
+
+    Of a model that is no GGUF one unsized candidate, for the reason against it.
+    """
+    if model.format != "gguf":
+        first = pool(host, wish.gpus)[:1]
+        return tuple(Candidate(NAME, Strategy.SINGLE, (gpu.index,)) for gpu in first)
     found = dict.fromkeys(_spread(host, model, wish))
     return tuple(memory.sized(candidate, host, model, wish) for candidate in found)
 
