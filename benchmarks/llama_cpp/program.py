@@ -41,6 +41,8 @@ class Case:
     unified: bool = False
     flash_attn: bool = True
     cache_type: str = "f16"
+    cpu_moe: int = 0
+    gpu_layers: int | None = None
 
     @property
     def flags(self) -> list[str]:
@@ -51,6 +53,8 @@ class Case:
             *("--cache-type-k", self.cache_type, "--cache-type-v", self.cache_type),
             *("--flash-attn", "on" if self.flash_attn else "off"),
             "--kv-unified" if self.unified else "--no-kv-unified",
+            *("--gpu-layers", "all" if self.gpu_layers is None else str(self.gpu_layers)),
+            *(("--n-cpu-moe", str(self.cpu_moe)) if self.cpu_moe else ()),
         ]
 
 
@@ -105,7 +109,7 @@ class LlamaCpp:
         places = ",".join(f"127.0.0.1:{port}" for port in self.ports[: len(case.split)])
         return [
             *(str(self.folder / "bin/llama-server"), "--rpc", places, "--model", str(model)),
-            *("--gpu-layers", "all", "--split-mode", "layer", "--fit", "on", "--log-jsonl"),
+            *("--split-mode", "layer", "--fit", "on", "--log-jsonl"),
             *("--verbosity", "4", "--port", str(free_port()), *case.flags),
         ]
 

@@ -27,7 +27,7 @@ from multigpu.runtimes import llama_cpp_memory as memory
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.candidates import groups_of, sizes, whole
 from multigpu.runtimes.llama_cpp_profile import padded
-from multigpu.runtimes.llama_cpp_rules import shared_cache
+from multigpu.runtimes.llama_cpp_rules import cache_types, shared_cache
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.signs import equal, last
 
@@ -74,6 +74,7 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
         hint = "take fewer cards, or free memory on them"
         yield Reason("layer-counts", found, needed, hint)
     yield from shared_cache(candidate, model)
+    yield from cache_types(model, memory.settings(wish))
     if candidate.strategy is Strategy.TENSOR_SPLIT:
         yield from tensor.objections(model, wish, len(candidate.gpus))
 

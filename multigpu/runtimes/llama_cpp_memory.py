@@ -21,7 +21,6 @@ from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Wish, Workload
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.llama_cpp_offload import fits, offloaded, on_cards
 from multigpu.runtimes.llama_cpp_profile import (
-    CACHE_TYPE_BYTES,
     COPIES,
     KV_PAD,
     Part,
@@ -53,9 +52,9 @@ def settings(wish: Wish) -> Settings:
         k, v = (wish.flags.get(f"--cache-type-{x}") or usual for x in "kv")
         known["llama.cpp"] = Settings(
             ubatch=_ubatch(wish),
-            flash_attn=wish.flags.get("--flash-attn") != "off",
-            k_bytes=CACHE_TYPE_BYTES.get(k, 2.0),
-            v_bytes=CACHE_TYPE_BYTES.get(v, 2.0),
+            flash_attn={"on": True, "off": False}.get(wish.flags.get("--flash-attn") or "auto"),
+            k_type=k,
+            v_type=v,
             swa_full="--swa-full" in wish.flags,
         )
     found: Settings = known["llama.cpp"]
