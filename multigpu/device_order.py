@@ -35,7 +35,7 @@ def _ordered(host: Host) -> list[int]:
     ranks = [0]
     for (a, _), (b, _) in pairwise(keyed):
         ranks.append(ranks[-1] + (a != b))
-    if len(set(ranks)) == len(order):
+    if len(set(ranks)) >= len(order):
         return order
     near = tuple([apart(host, a, b) for a, b in combinations(order, 2)])
     if min(near) == max(near):
