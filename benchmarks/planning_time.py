@@ -4,7 +4,8 @@
 
 Told are seconds of the processor that this process took (`time.process_time`, one thread) and
 beside them those on the clock. With several rounds, each over machines made anew, every plan counts
-with the least it took: what a busy machine adds is left out. Goals: below 10 s of one core for 10,000 machines, below 50 ms for each of them.
+with the least it took: what a busy machine adds is left out, and most of what collecting garbage
+takes. Goals: below 10 s of one core for 10,000 machines, below 50 ms for each of them.
 """
 
 from __future__ import annotations

@@ -17,11 +17,16 @@ ROPE_FLAGS = ("--hf-overrides", "--rope-scaling", "--rope-scale", "--yarn-orig-c
 
 def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
     """What stands against a candidate whatever the runtime; `memory_fit` is asked last."""
-    yield from pinned(candidate, wish)
-    yield from usable(candidate, host)
+    # Asked for every candidate: what cannot speak is not even begun.
+    if _pins(wish):
+        yield from pinned(candidate, wish)
+    if len(host.usable) < len(host.gpus):
+        yield from usable(candidate, host)
     yield from one_vendor(candidate, host, wish)
-    yield from device_names(candidate, wish)
-    yield from context_length(model, wish)
+    if wish.devices is not None:
+        yield from device_names(candidate, wish)
+    if wish.context is not None:
+        yield from context_length(model, wish)
 
 
 PINNED = (

@@ -56,27 +56,28 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
 
 def _cards_serve(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
     """True where each card serves the model: then a group of them does, its oldest being one."""
-    known = memo(host)
-    asked = known.get("vllm-cards")
-    if asked is None or asked[0] is not model or asked[1] is not wish:
-        asked = known["vllm-cards"] = (model, wish, {})
-    verdicts: dict[int, bool] = asked[2]
-    for index in candidate.gpus:
-        if index not in verdicts:
-            one = Candidate(candidate.runtime, candidate.strategy, (index,))
-            verdicts[index] = not refuses(one, host, model, wish)
-        if not verdicts[index]:
-            return False
-    return True
+    return all(
+        _serves(found, model, wish)
+        for found in {host.gpu(index).compute_capability for index in candidate.gpus}
+    )
 
 
 def refuses(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
     """True where a card cannot serve the model, however much memory it has."""
-    reasons = (
-        *capability(candidate, host, model, wish),
-        *kv_cache_dtype(candidate, host, model, wish),
-    )
-    return bool(reasons)
+    return not _serves(lowest(candidate, host), model, wish)
+
+
+def _serves(found: Capability | None, model: ModelSpec, wish: Wish) -> bool:
+    """Follows from the capability alone, so it is kept with the wish, for one model."""
+    known = memo(wish)
+    asked = known.get("vllm-serves")
+    if asked is None or asked[0] is not model:
+        asked = known["vllm-serves"] = (model, {})
+    verdicts: dict[Capability | None, bool] = asked[1]
+    if found not in verdicts:
+        reasons = (*_capability(found, model, wish), *_kv_cache_dtype(found, model, wish))
+        verdicts[found] = not reasons
+    return verdicts[found]
 
 
 def model_format(model: ModelSpec) -> Iterator[Reason]:
@@ -107,7 +108,10 @@ def _version(capability: Capability) -> str:
 
 def capability(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
     """Compute capability against vLLM itself, the dtype and the quantization."""
-    found = lowest(candidate, host)
+    yield from _capability(lowest(candidate, host), model, wish)
+
+
+def _capability(found: Capability | None, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
     if found is None:
         return
     own_build = wish.executable is not None or wish.wheel is not None
@@ -187,7 +191,11 @@ def kv_cache_dtype(
     candidate: Candidate, host: Host, model: ModelSpec, wish: Wish
 ) -> Iterator[Reason]:
     """Formats of the KV cache that the oldest card has no kernel for."""
-    dtype, found = kv_dtype(wish), lowest(candidate, host)
+    yield from _kv_cache_dtype(lowest(candidate, host), model, wish)
+
+
+def _kv_cache_dtype(found: Capability | None, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
+    dtype = kv_dtype(wish)
     if dtype == "auto" or found is None:
         return
     seen = f"compute capability {_version(found)} with a KV cache in {dtype}"
