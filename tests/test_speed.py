@@ -286,3 +286,41 @@ def test_unlike_replicas_lie_between_those_of_like_cards() -> None:
     ]
     assert rates[0] < rates[1] < rates[3]
     assert abs(rates[1] / rates[2] - 1) < 1e-9
+
+
+def test_a_team_of_replicas_that_is_joined_worse_slows_the_service() -> None:
+    spec, asked = model("awq"), load(64, 4096)
+    way = replace(replicas(4), replicas=2, tensor_parallel_size=2)
+    plain, bridged = (what_if.host("4x RTX 3090", nvlink=nvlink) for nvlink in (False, True))
+    pairs = tuple(
+        b if (p.a, p.b) == (0, 1) else p for p, b in zip(plain.pairs, bridged.pairs, strict=True)
+    )
+    half = replace(plain, pairs=pairs)
+    rates = [decode(way, host, spec, asked) for host in (plain, half, bridged)]
+    assert rates == sorted(rates) and rates[0] < rates[2]
+
+
+def test_llama_cpp_on_an_h200_is_met_as_it_was_measured() -> None:
+    """llama-bench and llama-batched-bench of llama-cpp-python 0.3.36 (CUDA), 2026-11-23, by us:
+    8B Q4_0 337 tok/s, F16 210, Q4_0 with 16 sequences 2,104; prompts of 2,048 11,500 and 24,900."""
+    host, way = what_if.host("H200 SXM"), tensor_parallel(1, "llama.cpp")
+    active = 7_504_000_000
+    blocks = (218e6 * 4.5 / 8 / 2**20,) * LAYERS
+    quarter = replace(
+        model("Q4_K_M", format="gguf"),
+        layers_mib=blocks,
+        output_mib=411.0,
+        active_parameters=active,
+    )
+    whole = replace(model(None, format="gguf"), active_parameters=active)
+    for spec, concurrency, measured, prompts in (
+        (quarter, 1, 337, 11_466),
+        (whole, 1, 210, 24_944),
+    ):
+        found = predict(way, host, spec, load(concurrency, 2048, 64))
+        assert found.decode_tokens_per_s and found.prefill_tokens_per_s
+        assert abs(found.decode_tokens_per_s.value / measured - 1) < 0.25
+        assert abs(found.prefill_tokens_per_s.value / prompts - 1) < 0.25
+    many = predict(way, host, quarter, load(16, 512, 64)).tpot_ms
+    alone = predict(way, host, quarter, load(1, 512, 64)).tpot_ms
+    assert many and alone and 16 * alone.value / many.value < 16 / 2

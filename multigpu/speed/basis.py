@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from multigpu.hardware import Host, Vendor
+from multigpu.hardware import Host
 from multigpu.plan import Candidate, ModelSpec
-from multigpu.speed.cards import Cards, cards
-from multigpu.speed.constants import CALIBRATED, CALIBRATED_GFX, EXTRAPOLATED
+from multigpu.speed.cards import cards
+from multigpu.speed.constants import EXTRAPOLATED
 
 RUNTIMES = ("vllm", "sglang", "llama.cpp")
 ROWS = {
@@ -19,8 +19,9 @@ def doubts(candidate: Candidate, host: Host, model: ModelSpec) -> tuple[str, ...
     """Why no number is given; nothing where one may be."""
     found = []
     known = cards(host)
-    if any(known.by_index.get(index) is None for index in candidate.gpus):
-        names = sorted({host.gpu(i).name or "unnamed" for i in _unknown(candidate, known)})
+    unknown = [index for index in candidate.gpus if known.by_index.get(index) is None]
+    if unknown:
+        names = sorted({host.gpu(index).name or "unnamed" for index in unknown})
         found.append(f"memory bandwidth and arithmetic of {', '.join(names)} are not known")
     if candidate.runtime not in RUNTIMES:
         found.append(f"nothing was measured with {candidate.runtime}")
@@ -28,30 +29,14 @@ def doubts(candidate: Candidate, host: Host, model: ModelSpec) -> tuple[str, ...
         found.append("weights in the host's memory: nothing was measured with that")
     if model.lower_bound:
         found.append(f"the model is larger than counted: {'; '.join(model.lower_bound)}")
-    if candidate.runtime != "vllm" and _amd(candidate, host):
+    if candidate.runtime != "vllm" and not known.amd.isdisjoint(candidate.gpus):
         found.append(f"nothing was measured with {candidate.runtime} on AMD cards")
     return tuple(found)
 
 
-def _unknown(candidate: Candidate, known: Cards) -> list[int]:
-    return [index for index in candidate.gpus if known.by_index.get(index) is None]
-
-
-def _amd(candidate: Candidate, host: Host) -> bool:
-    return any(host.gpu(index).vendor is Vendor.AMD for index in candidate.gpus)
-
-
 def reach(candidate: Candidate, host: Host) -> float:
     """1 where cards of this kind were measured, `EXTRAPOLATED` where none was."""
-    for index in candidate.gpus:
-        gpu, card = host.gpu(index), cards(host).by_index[index]
-        capability = card.capability if card is not None else None
-        if gpu.vendor is Vendor.AMD:
-            if gpu.gfx not in CALIBRATED_GFX:
-                return EXTRAPOLATED
-        elif capability not in CALIBRATED:
-            return EXTRAPOLATED
-    return 1.0
+    return 1.0 if cards(host).far.isdisjoint(candidate.gpus) else EXTRAPOLATED
 
 
 def basis(engine: str, wide: float) -> str:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 from multigpu.gpu_data import GpuData, gpu_data
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path, Vendor
+from multigpu.memo import memo
+from multigpu.speed.constants import CALIBRATED, CALIBRATED_GFX, Engine, LlamaCpp
+from multigpu.speed.work import Work
 
 # Bytes per second of one PCIe lane after encoding (PCI-SIG: 8 GT/s with 128b/130b from gen 3).
 LANE_GB_S = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
@@ -18,7 +22,7 @@ LANE_GB_S = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
 POWER_EXPONENT = 0.6
 # RTX 3090: 71.2 TFLOP/s, 82 multiprocessors at 1695 MHz; the same on the 40 and 50 series.
 GEFORCE_FP16_PER_CLOCK = 512
-KEPT = 64
+SIXTEEN_BIT = (None, "F16", "BF16", "bitsandbytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,45 @@ class Join:
     switched: bool
 
 
+class Team(NamedTuple):
+    """The slowest of the cards that share a stage; `join` is None for one card."""
+
+    bandwidth: float
+    arithmetic: float
+    sixteen_bit: float
+    cycles: float
+    join: Join | None
+
+
 class Cards:
     """The cards and ways of one host; what was looked up is kept."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.by_index = {gpu.index: _card(gpu) for gpu in host.gpus}
-        self.pairs = {(pair.a, pair.b): pair for pair in host.pairs}
+        distinct: list[Card] = []
+        self.by_index = {gpu.index: _one_of(distinct, _card(gpu)) for gpu in host.gpus}
+        self.far = frozenset(g.index for g in host.gpus if _far(g, self.by_index[g.index]))
+        self.amd = frozenset(g.index for g in host.gpus if g.vendor is Vendor.AMD)
         self._joins: dict[tuple[int, ...], Join] = {}
+        self._teams: dict[tuple[object, ...], tuple[Engine, Team]] = {}
+
+    def team(self, group: tuple[int, ...], work: Work, engine: Engine) -> Team:
+        """What the slowest card of a team gives; every card has data."""
+        key = (group, work.quantization, work.experts_bytes > 0, id(engine))
+        found = self._teams.get(key)
+        if found is None or found[0] is not engine:
+            found = self._teams[key] = engine, self._team(group, work, engine)
+        return found[1]
+
+    def _team(self, group: tuple[int, ...], work: Work, engine: Engine) -> Team:
+        some = [card for index in group if (card := self.by_index[index]) is not None]
+        return Team(
+            bandwidth=min(card.bandwidth for card in some),
+            arithmetic=min(arithmetic(card, work, engine) for card in some),
+            sixteen_bit=min(card.fp16 for card in some) * engine.arithmetic,
+            cycles=min(card.cycles for card in some),
+            join=self.join(group) if len(group) > 1 else None,
+        )
 
     def join(self, group: tuple[int, ...]) -> Join:
         """How the cards of a group reach each other: the slowest pair decides."""
@@ -72,7 +107,7 @@ class Cards:
         return Join(kind, min((way[1] for way in ways), default=rate), len(group) > 2)
 
     def _way(self, a: int, b: int) -> tuple[str, float]:
-        pair = self.pairs.get((a, b))
+        pair = self.host.pair(a, b)
         cards = (self.by_index[a], self.by_index[b])
         slowest = min((card.link for card in cards if card is not None), default=8e9)
         if pair is not None and pair.nvlinks:
@@ -91,16 +126,29 @@ def _peers(pair: GpuPair | None, cards: tuple[Card | None, Card | None]) -> bool
 
 def cards(host: Host) -> Cards:
     """The cards of a host; the same host object is read once."""
-    kept = _KEPT.get(id(host))
-    if kept is not None and kept.host is host:
-        return kept
-    if len(_KEPT) >= KEPT:
-        _KEPT.clear()
-    found = _KEPT[id(host)] = Cards(host)
+    known = memo(host)
+    found: Cards | None = known.get("speed")
+    if found is None:
+        found = known["speed"] = Cards(host)
     return found
 
 
-_KEPT: dict[int, Cards] = {}
+def _one_of(distinct: list[Card], card: Card | None) -> Card | None:
+    """Like cards are one object, so that they are told apart by identity."""
+    if card is None:
+        return None
+    for other in distinct:
+        if other == card:
+            return other
+    distinct.append(card)
+    return card
+
+
+def _far(gpu: Gpu, card: Card | None) -> bool:
+    """True for a generation of which nothing was measured."""
+    if gpu.vendor is Vendor.AMD:
+        return gpu.gfx not in CALIBRATED_GFX
+    return (card.capability if card is not None else None) not in CALIBRATED
 
 
 def _card(gpu: Gpu) -> Card | None:
@@ -143,3 +191,26 @@ def _link(gpu: Gpu, data: GpuData) -> float:
     gen = link.gen_max or link.gen_host_max or data.pcie_gen or 3
     lanes = link.width_path or link.width_current or link.width_max or data.pcie_lanes
     return LANE_GB_S.get(gen, 0.985) * lanes * 1e9
+
+
+def arithmetic(card: Card, work: Work, engine: Engine) -> float:
+    """Operations/s in matrix products of the model's format on a card.
+
+    FP8 and NVFP4 run natively where the card has the type; elsewhere, and for 4-bit integers,
+    vLLM widens weights to 16 bit. llama.cpp multiplies quantized weights in 8-bit integers.
+    """
+    q = work.quantization
+    share = engine.arithmetic * (engine.routed if work.experts_bytes else 1.0)
+    if q in SIXTEEN_BIT:
+        rate = card.fp16
+    elif isinstance(engine, LlamaCpp):
+        units = (card.int8 or card.fp16) * engine.dequantized * engine.arithmetic
+        tiles = card.cycles * engine.tile
+        return units * tiles / (units + tiles) * (engine.routed if work.experts_bytes else 1.0)
+    elif q in ("fp8", "w8a8") and card.fp8 is not None:
+        rate = card.fp8
+    elif q == "nvfp4" and card.fp4 is not None:
+        rate = card.fp4
+    else:
+        rate = card.fp16 * engine.dequantized
+    return rate * share

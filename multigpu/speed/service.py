@@ -14,9 +14,9 @@ from typing import NamedTuple
 from multigpu.hardware import Host
 from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Workload
 from multigpu.speed.arrivals import LARGE_CARD_MIB, LARGE_STEP, SMALL_STEP, arrivals, rounds
-from multigpu.speed.cards import Card, Cards, cards
+from multigpu.speed.cards import Cards, cards
 from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
-from multigpu.speed.steps import UBATCH, Stage, arithmetic, prompt, step
+from multigpu.speed.steps import UBATCH, Stage, prompt, step
 from multigpu.speed.work import MIB, Work, element_bytes, work
 
 SHARDED = (Strategy.TENSOR_PARALLEL, Strategy.TENSOR_PIPELINE_PARALLEL, Strategy.TENSOR_SPLIT)
@@ -71,15 +71,19 @@ def rates(
     rank = work(model, tensor_size(candidate), element_bytes(load.kv_cache_dtype))
     copies = max(1, candidate.replicas)
     size = len(group) // copies
-    alike = 1 if copies == 1 or len(set(some)) == 1 else copies
-    # Like replicas are timed once, unlike ones each by itself.
-    each = []
-    for i in range(alike):
+    # Replicas on like cards that are joined alike are timed once.
+    each: dict[tuple[object, ...], Rates] = {}
+    times = []
+    for i in range(copies):
         part = slice(i * size, (i + 1) * size)
-        stages = _stages(candidate, known, some[part], candidate.gpus[part], rank, engine, model)
-        seats = _seats(candidate, candidate.memory[part], rank, load, len(stages))
-        each.append(_loop(load, rank, stages, engine, links, seats, copies))
-    return each[0] if alike == 1 else _together(each, load)
+        joined = known.join(candidate.gpus[part]) if size > 1 else None
+        kind = (*(id(card) for card in some[part]), joined)
+        if kind not in each:
+            stages = _stages(candidate, known, candidate.gpus[part], rank, engine, model)
+            seats = _seats(candidate, candidate.memory[part], rank, load, len(stages))
+            each[kind] = _loop(load, rank, stages, engine, links, seats, copies)
+        times.append(each[kind])
+    return times[0] if len(each) == 1 else _together(times, load)
 
 
 def _together(each: list[Rates], load: Workload) -> Rates:
@@ -109,7 +113,6 @@ def tensor_size(candidate: Candidate) -> int:
 def _stages(
     candidate: Candidate,
     known: Cards,
-    group: list[Card],
     indices: tuple[int, ...],
     rank: Work,
     engine: Engine,
@@ -117,24 +120,17 @@ def _stages(
 ) -> list[Stage]:
     """One engine's pipeline stages: llama.cpp's layer split and vLLM's pipeline are alike."""
     tp = tensor_size(candidate)
-    count = max(1, len(group) // tp)
+    count = max(1, len(indices) // tp)
     shares = _shares(candidate, count, model.num_hidden_layers)
-    stages = []
-    for i in range(count):
-        team = group[i * tp : (i + 1) * tp]
-        stages.append(
-            Stage(
-                bandwidth=min(card.bandwidth for card in team),
-                arithmetic=min(arithmetic(card, rank, engine) for card in team),
-                sixteen_bit=min(card.fp16 for card in team) * engine.arithmetic,
-                cycles=min(card.cycles for card in team),
-                share=shares[i],
-                last=i == count - 1,
-                join=known.join(indices[i * tp : (i + 1) * tp]) if tp > 1 else None,
-                tp=tp,
-            )
+    return [
+        Stage(
+            *known.team(indices[i * tp : (i + 1) * tp], rank, engine),
+            share=shares[i],
+            last=i == count - 1,
+            tp=tp,
         )
-    return stages
+        for i in range(count)
+    ]
 
 
 def _shares(candidate: Candidate, count: int, layers: int) -> list[float]:

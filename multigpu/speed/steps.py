@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil, log2
+from typing import NamedTuple
 
-from multigpu.speed.cards import Card, Join
+from multigpu.speed.cards import SIXTEEN_BIT, Join
 from multigpu.speed.constants import Engine, Links, LlamaCpp
 from multigpu.speed.work import Work
 
-SIXTEEN_BIT = (None, "F16", "BF16", "bitsandbytes")
 # llama.cpp's physical batch (-ub) that prompts are cut into.
 UBATCH = 512
 
@@ -19,8 +18,7 @@ UBATCH = 512
 VECTOR_TOKENS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """One pipeline stage: its slowest card's figures and its share of the blocks.
 
     `arithmetic` is reached in products with the model's weights, `sixteen_bit` in those of 16 bit.
@@ -30,33 +28,10 @@ class Stage:
     arithmetic: float
     sixteen_bit: float
     cycles: float
+    join: Join | None
     share: float
     last: bool
-    join: Join | None
     tp: int
-
-
-def arithmetic(card: Card, work: Work, engine: Engine) -> float:
-    """Operations/s in matrix products of the model's format on a card.
-
-    FP8 and NVFP4 run natively where the card has the type; elsewhere, and for 4-bit integers,
-    vLLM widens weights to 16 bit. llama.cpp multiplies quantized weights in 8-bit integers.
-    """
-    q = work.quantization
-    share = engine.arithmetic * (engine.routed if work.experts_bytes else 1.0)
-    if q in SIXTEEN_BIT:
-        rate = card.fp16
-    elif isinstance(engine, LlamaCpp):
-        units = (card.int8 or card.fp16) * engine.dequantized * engine.arithmetic
-        tiles = card.cycles * engine.tile
-        return units * tiles / (units + tiles) * (engine.routed if work.experts_bytes else 1.0)
-    elif q in ("fp8", "w8a8") and card.fp8 is not None:
-        rate = card.fp8
-    elif q == "nvfp4" and card.fp4 is not None:
-        rate = card.fp4
-    else:
-        rate = card.fp16 * engine.dequantized
-    return rate * share
 
 
 def step(work: Work, stage: Stage, engine: Engine, links: Links, b: float, context: float) -> float:
