@@ -15,15 +15,15 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.llama_cpp.architectures import MODELS, TIED
 from benchmarks.llama_cpp.files import write
 from benchmarks.llama_cpp.program import Case, LlamaCpp, Terms, devices, unpacked, wheel
-from multigpu.plan import ModelSpec
-from multigpu.runtimes.llama_cpp_offload import on_cards
+from multigpu.plan import Candidate, ModelSpec, Strategy
+from multigpu.runtimes.llama_cpp_offload import on_cards, streamed_mib
 from multigpu.runtimes.llama_cpp_profile import COPIES, Settings, Slots, profile
 from multigpu.store.gguf_files import from_header
 
@@ -98,12 +98,19 @@ def predicted(model: ModelSpec, case: Case, device: str = "rpc") -> Predicted:
     slots = Slots(case.context, case.slots, case.unified)
     copies = 1 if case.cpu_moe or case.gpu_layers is not None else COPIES
     start = sums.n_units - sum(case.split)
-    found = []
+    found: Predicted = []
     for count in case.split:
         part = sums.part((start, start + count), len(case.split), copies)
-        found.append((part.weights, part.cache(slots), part.compute(slots)))
+        streamed = _streamed(model, case) if device == "cuda" and not found else 0.0
+        found.append((part.weights, part.cache(slots), part.compute(slots) + streamed))
         start += count
     return found
+
+
+def _streamed(model: ModelSpec, case: Case) -> float:
+    given = Candidate("llama.cpp", Strategy.LAYER_SPLIT, tuple(range(len(case.split))))
+    offloaded = replace(given, cpu_moe_layers=case.cpu_moe, gpu_layers=case.gpu_layers)
+    return streamed_mib(offloaded, model)
 
 
 def compared(llama: LlamaCpp, folder: Path, names: Iterable[str]) -> Iterator[Row]:

@@ -81,9 +81,21 @@ def sizes(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     return None
 
 
+def _ratios(wish: Wish) -> str | None:
+    """With a tensor split `layers` are the shares of every layer, one number per card."""
+    shares = wish.layers or ()
+    if len(shares) < 2 or min(shares) < 1:
+        return f"layers {list(shares)} with tensor_split are shares: one of at least 1 per card"
+    if wish.gpus is not None and len(shares) != len(wish.gpus):
+        return f"layers {list(shares)} do not match gpus {list(wish.gpus)}: one share per card"
+    return None
+
+
 def layers(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     if wish.layers is None:
         return None
+    if wish.strategy is Strategy.TENSOR_SPLIT:
+        return _ratios(wish)
     gguf = model.format == "gguf"
     total = model.num_hidden_layers + (1 if gguf else 0)
     what = f"{total} units (blocks and the output layer)" if gguf else f"{total} blocks"
@@ -97,7 +109,7 @@ def layers(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     tp = wish.tensor_parallel_size or 1
     if wish.gpus is not None and len(wish.layers) * tp != len(wish.gpus):
         return f"layers {list(wish.layers)} do not match gpus {list(wish.gpus)}: one count per card"
-    whole = (Strategy.SINGLE, Strategy.REPLICAS, Strategy.TENSOR_PARALLEL, Strategy.TENSOR_SPLIT)
+    whole = (Strategy.SINGLE, Strategy.REPLICAS, Strategy.TENSOR_PARALLEL)
     if wish.strategy in whole:
         return f"strategy {wish.strategy} does not split by layer: leave layers out"
     return None

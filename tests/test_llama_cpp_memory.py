@@ -16,11 +16,14 @@ from multigpu.gguf_model import from_gguf
 from multigpu.hardware import Gpu, Host
 from multigpu.memory import MIB
 from multigpu.parse.engines.llama_cpp_log import read_llama_cpp_log
+from multigpu.pinned_ways import layers as check_layers
+from multigpu.pinned_ways import strategy as check_strategy
 from multigpu.placement import counts, device_of_unit
 from multigpu.plan import Candidate, ModelSpec, Service, Setting, Source, Strategy, Wish
 from multigpu.runtimes import llama_cpp, llama_cpp_fit
 from multigpu.runtimes import llama_cpp_memory as g
 from multigpu.runtimes.llama_cpp_profile import COPIES, Settings, Slots, facts_of, profile
+from multigpu.runtimes.llama_cpp_shares import cut, shares
 from tests.machines import (
     H100,
     R9700,
@@ -288,6 +291,197 @@ def test_a_cache_that_would_cross_cards_is_refused() -> None:
 @pytest.mark.parametrize("architecture", ["deepseek4", "t5", "qwen4exp"])
 def test_architectures_whose_cache_is_not_known_are_refused_by_name(architecture: str) -> None:
     with pytest.raises(ModelError, match=architecture):
+        renamed(architecture)
+
+
+def sized_for(blocks: int, heads: int, kv: int, dim: int, ffn: int, width: int) -> ModelSpec:
+    """A dense model of a published shape."""
+    fields = gguf_fields() | {
+        "llama.block_count": blocks,
+        "llama.embedding_length": width,
+        "llama.feed_forward_length": ffn,
+        "llama.attention.head_count": heads,
+        "llama.attention.head_count_kv": kv,
+        "llama.attention.key_length": dim,
+        "llama.attention.value_length": dim,
+    }
+    names = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm")
+    tensors = [(f"blk.{i}.{n}.weight", MIB, 1) for i in range(blocks) for n in names]
+    tensors += [(f"blk.{i}.ffn_{n}.weight", MIB, 1) for i in range(blocks) for n in GATED]
+    tensors += [("output.weight", MIB, 1), ("token_embd.weight", MIB, 1)]
+    return from_gguf(fields, tensors, name="x", source=Source.CONTROLLER, path="x", size_bytes=1)
+
+
+GATED = ("gate", "up", "down")
+LLAMA_8B = (32, 32, 8, 128, 14336, 4096)
+LLAMA_70B = (80, 64, 8, 128, 28672, 8192)
+QWEN3_32B = (64, 64, 8, 128, 25600, 5120)
+NEMO = (40, 32, 8, 160, 13824, 5120)
+# Compute buffers in MiB that llama-server of llama-cpp-python 0.3.36 printed with CUDA devices of
+# an H200 (driver 580.159.04), ours. Units per card, the card, ubatch, context, slots, one cache for
+# all of them, type of the cache. NEMO stands for heads that no kernel is for (StableLM-2-12B).
+ON_CUDA = [
+    (LLAMA_8B, (19, 14), 0, 512, Slots(8192), "f16", 172),
+    (LLAMA_8B, (19, 14), 0, 512, Slots(131072), "q8_0", 1088),
+    (LLAMA_8B, (13, 8, 12), 2, 512, Slots(131072), "q8_0", 1120),
+    (LLAMA_70B, (46, 35), 0, 512, Slots(131072), "q8_0", 1152),
+    (LLAMA_70B, (29, 20, 32), 1, 512, Slots(131072), "q8_0", 1216),
+    (QWEN3_32B, (37, 28), 0, 512, Slots(131072), "q8_0", 1116),
+    (QWEN3_32B, (23, 16, 26), 2, 512, Slots(131072), "q8_0", 1156),
+    (NEMO, (23, 18), 0, 512, Slots(8192), "f16", 1061),
+    (NEMO, (23, 18), 1, 512, Slots(32768), "f16", 861),
+    (NEMO, (15, 10, 16), 1, 512, Slots(32768, 4), "f16", 581),
+    (NEMO, (23, 18), 0, 2048, Slots(32768), "f16", 4244),
+    (NEMO, (15, 10, 16), 2, 2048, Slots(32768), "f16", 3124),
+]
+
+
+@pytest.mark.parametrize(("shape", "units", "card", "ubatch", "slots", "kind", "mib"), ON_CUDA)
+def test_compute_buffers_are_those_that_a_cuda_card_printed(
+    shape: tuple[int, ...],
+    units: tuple[int, ...],
+    card: int,
+    ubatch: int,
+    slots: Slots,
+    kind: str,
+    mib: int,
+) -> None:
+    p = profile(sized_for(*shape), Settings(ubatch, True, kind, kind))
+    start = sum(units[:card])
+    found = p.part((start, start + units[card]), len(units)).compute(slots)
+    assert found == pytest.approx(mib, rel=0.05, abs=32)
+
+
+def test_a_cache_that_the_kernel_reads_as_it_is_takes_no_second_place() -> None:
+    slots, model = Slots(131072), sized_for(*LLAMA_8B)
+    parts = {
+        (device, kind): profile(model, Settings(k_type=kind, v_type=kind, device=device))
+        .part((0, 33), 1)
+        .compute(slots)
+        for device in ("cuda", "rpc")
+        for kind in ("f16", "q8_0")
+    }
+    assert parts["rpc", "q8_0"] == parts["rpc", "f16"] == parts["cuda", "f16"]
+    assert parts["cuda", "q8_0"] > parts["cuda", "f16"] + 400
+
+
+def test_flash_attention_is_left_out_where_no_kernel_is_for_the_heads() -> None:
+    assert profile(sized_for(*LLAMA_8B), Settings()).flash_attn
+    assert not profile(sized_for(*NEMO), Settings()).flash_attn
+    assert profile(sized_for(*NEMO), Settings(device="rpc")).flash_attn
+
+
+# Largest card's weights (share of all), KV cache and compute buffer as llama-server of
+# llama-cpp-python 0.3.36 printed them with `--split-mode tensor` on an H200 (driver 580.159.04),
+# two and three CUDA devices; ours.
+@pytest.mark.parametrize(
+    ("heads", "ratios", "blocks", "printed", "whole"),
+    [
+        (8, (3, 2), 28, 504.0, 896.0),
+        (8, (3, 2), 32, 576.0, 1024.0),
+        (4, (3, 2), 48, 480.0, 768.0),
+        (8, (3, 2), 64, 1152.0, 2048.0),
+        (4, (1, 1), 28, 224.0, 448.0),
+        (4, (3, 2), 28, 1120.0, 1792.0),
+        (4, (1, 1, 1), 28, 152.0, 448.0),
+        (4, (1, 1, 1), 48, 256.0, 768.0),
+    ],
+)
+def test_a_tensor_split_cuts_at_whole_kv_heads(
+    heads: int, ratios: tuple[int, ...], blocks: int, printed: float, whole: float
+) -> None:
+    model = sized_for(blocks, 8 * heads, heads, 128, 1024 * heads, 1024 * heads)
+    found = max(share.attention for share in shares(model, ratios))
+    assert found * whole == pytest.approx(printed, abs=1)
+
+
+@given(
+    st.integers(1, 4096),
+    st.sampled_from([1, 2, 32, 128]),
+    st.lists(st.integers(1, 50), min_size=2, max_size=8),
+    st.integers(0, 7),
+)
+def test_a_cut_leaves_nothing_out(
+    size: int, granule: int, ratios: list[int], rotation: int
+) -> None:
+    found = cut(size, granule, ratios, rotation % len(ratios))
+    assert sum(found) == size and min(found) >= 0
+    whole = [part for part in found if part % granule]
+    assert len(whole) <= 1
+
+
+def test_shares_of_a_pinned_tensor_split_are_those_of_the_wish() -> None:
+    keys: dict[str, Any] = {"strategy": Strategy.TENSOR_SPLIT, "gpus": (0, 1)}
+    (way,) = tensor_ways(gguf(), layers=(3, 1), **keys)
+    assert way.layers == (3, 1)
+    assert way.memory[0].kv_cache_mib == 3 * way.memory[1].kv_cache_mib
+    assert check_layers(TWO, gguf(), wish(layers=(3, 1), **keys)) is None
+    assert "one share per card" in (check_layers(TWO, gguf(), wish(layers=(1, 1, 1), **keys)) or "")
+
+
+def test_a_size_without_a_place_names_the_strategy_that_was_wished() -> None:
+    wished = wish(strategy=Strategy.LAYER_SPLIT, tensor_parallel_size=2)
+    assert "strategy layer_split has no" in (check_strategy(TWO, gguf(), wished) or "")
+
+
+def cache_rules(model: ModelSpec, **keys: Any) -> set[str]:
+    way = Candidate("llama.cpp", Strategy.SINGLE, (0,))
+    return {reason.rule for reason in llama_cpp.objections(way, TWO, model, wish(**keys))}
+
+
+def test_a_quantized_cache_needs_heads_and_flash_attention_for_it() -> None:
+    odd = sized_for(32, 32, 32, 80, 8192, 2560)
+    assert cache_rules(sized_for(*LLAMA_8B), kv_cache_dtype="q8_0") == set()
+    assert cache_rules(odd) == set()
+    assert cache_rules(odd, kv_cache_dtype="q8_0") == {"kv-cache-heads"}
+    assert cache_rules(sized_for(*NEMO), kv_cache_dtype="q8_0") == {"kv-cache-heads"}
+    off = {"--flash-attn": "off"}
+    assert cache_rules(gguf(), kv_cache_dtype="q4_0", flags=off) == {"kv-cache-flash"}
+    assert cache_rules(gguf(), flags=off | {"--cache-type-k": "q8_0"}) == set()
+
+
+def mixture() -> ModelSpec:
+    return replace(gguf(), layers_mib=(1024.0,) * 32, experts_mib=(900.0,) * 32, num_experts=64)
+
+
+def test_experts_stay_in_the_hosts_memory_before_anything_else() -> None:
+    way = Candidate("llama.cpp", Strategy.SINGLE, (0,))
+    found = g.sized(way, host(RTX_3090), mixture(), wish(cpu_offload_gib=30))
+    assert found.memory[0].fits and found.gpu_layers is None
+    assert found.cpu_moe_layers > 0
+    assert found.cpu_offload_mib == found.cpu_moe_layers * 900
+    fewer = replace(found, cpu_moe_layers=found.cpu_moe_layers - 1)
+    assert not g._sized(fewer, host(RTX_3090), mixture(), wish()).memory[0].fits
+
+
+def test_the_first_card_keeps_room_for_weights_that_a_long_prompt_brings() -> None:
+    counts = (17, 16)
+    way = Candidate("llama.cpp", Strategy.LAYER_SPLIT, (0, 1), layers=counts, cpu_moe_layers=20)
+    first, second = g._sized(way, TWO, mixture(), wish()).memory
+    flags = {"--no-op-offload": None}
+    without, other = g._sized(way, TWO, mixture(), wish(flags=flags)).memory
+    assert first.activations_mib - without.activations_mib == pytest.approx(900, abs=1)
+    assert second.activations_mib == other.activations_mib
+
+
+@given(st.integers(1, 40), st.integers(600, 2048), st.booleans())
+def test_no_fewer_weights_in_the_hosts_memory_would_do(gib: int, block: int, experts: bool) -> None:
+    model = gguf(block_mib=block)
+    if experts:
+        model = replace(model, experts_mib=(block * 0.9,) * 32, num_experts=64)
+    way = Candidate("llama.cpp", Strategy.LAYER_SPLIT, (0, 1))
+    found = g.sized(way, TWO, model, wish(cpu_offload_gib=gib))
+    assert found.cpu_offload_mib <= gib * 1024
+    for count in range(1, found.cpu_moe_layers):
+        fewer = replace(way, cpu_moe_layers=count)
+        fewer = replace(fewer, layers=g.layers(fewer, TWO, model, wish()))
+        tried = g._sized(fewer, TWO, model, wish())
+        assert not (tried.memory and all(memory.fits for memory in tried.memory))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modern-bert", "dream", "llada-moe"])
+def test_what_writes_no_text_is_refused_as_that(architecture: str) -> None:
+    with pytest.raises(ModelError, match=rf"{architecture}: an? (encoder|diffusion model)"):
         renamed(architecture)
 
 

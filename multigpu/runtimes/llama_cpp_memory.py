@@ -1,10 +1,13 @@
 """What llama-server holds of each card: model, KV cache and state, compute buffer, unit counts.
 
 Compared term by term with the breakdown that llama-server 0.5.0-dev (0c1e57098) prints of a trial
-load, devices being ggml-rpc-server processes on a CPU: benchmarks/llama_cpp_memory.py. These take
-part in pipeline parallelism as CUDA devices do. Of 8,160 terms over 63 architectures 99.4 % are
-within 3 % or 200 MiB; not so are gemma3n over several cards (refused), and two families without
-flash attention. What CUDA itself takes is outside of that breakdown and is `context_mib` here.
+load over two and three devices; a term is right within 3 % or 200 MiB. With CUDA devices (an H200
+standing for several, driver 580.159.04, ours): 99.2 % of 10,194 terms over 63 architectures, 99.6 %
+without gemma3n, whose split is refused. What is left is too little by up to 0.5 GiB: large steps
+(`--ubatch-size 2048`) without flash attention in five mixtures and hybrids, and beside a quantized
+cache with as many KV as query heads (Command-R, dots.llm1, DeepSeek-MoE), where buffers have holes.
+With ggml-rpc-server processes on a CPU (benchmarks/llama_cpp_memory.py, which anybody can run):
+99.4 % of 8,160. What CUDA itself takes is outside of that breakdown and is `context_mib` here.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from multigpu.memo import memo
 from multigpu.placement import split_at
 from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Wish, Workload
 from multigpu.runtimes import llama_cpp_tensor as tensor
-from multigpu.runtimes.llama_cpp_offload import fits, offloaded, on_cards
+from multigpu.runtimes.llama_cpp_offload import fits, offloaded, on_cards, streamed_mib
 from multigpu.runtimes.llama_cpp_profile import (
     COPIES,
     KV_PAD,
@@ -31,10 +34,13 @@ from multigpu.runtimes.llama_cpp_profile import (
     padded,
     profile,
 )
+from multigpu.runtimes.llama_cpp_shares import Shares, shares
 from multigpu.workload import workload
 
-# CUDA context, modules and cuBLAS of one process on one card, outside of llama.cpp's buffers:
-# 300 to 600 MiB on consumer cards, about 700 on an H200 with driver 580.
+# CUDA context, modules and cuBLAS of one process on one card, outside of llama.cpp's buffers. Ours
+# on an H200 (driver 580.159.04): 597 to 607 MiB over 16 loads of four models, before any request;
+# 700 leaves room for what kernels take from CUDA's pool while they run. On consumer cards 300 to
+# 600 is reported; we have not measured one.
 CONTEXT_MIB, LARGE_CONTEXT_MIB, LARGE_CARD_MIB = 512, 700, 65536
 # llama-server's own number of slots (`--parallel -1`, tools/server/server.cpp).
 SLOTS = 4
@@ -105,9 +111,11 @@ def layers(
     asked = wanted(candidate, wish, load)
     least = Slots(padded(load.context), asked.count, asked.count > 1)
     cards = [host.gpu(index) for index in candidate.gpus]
+    streamed = _streamed(candidate, model, wish)
     for share in (asked, least):
         spent = p.part((start, p.n_units), n, _copies(candidate)).compute(share)
         budgets = [capacity_mib(gpu, wish) - context_mib(gpu) - spent for gpu in cards]
+        budgets[0] -= streamed
         sums = _from(p.sums(share), start)
         if min(budgets) > 0 and sums[-1] <= sum(budgets):
             break
@@ -121,6 +129,11 @@ def _from(sums: list[float], start: int) -> list[float]:
 
 def _profile(candidate: Candidate, model: ModelSpec, wish: Wish) -> Profile:
     return profile(on_cards(model, candidate.cpu_moe_layers), settings(wish))
+
+
+def _streamed(candidate: Candidate, model: ModelSpec, wish: Wish) -> float:
+    """Weights of the host's memory that a long prompt brings to the first card, in MiB."""
+    return 0.0 if "--no-op-offload" in wish.flags else streamed_mib(candidate, model)
 
 
 def _copies(candidate: Candidate) -> int:
@@ -173,11 +186,21 @@ def _sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Ca
         return candidate
     p, load = _profile(candidate, model, wish), workload(model, wish)
     n, copies = len(candidate.gpus) // candidate.replicas, _copies(candidate)
-    kind = _TensorCard if candidate.strategy is Strategy.TENSOR_SPLIT else _Card
+    parts = [p.part(span, n, copies) for span in found]
     cards = [
-        kind(p.part(span, n, copies), host.gpu(index), wish)
-        for span, index in zip(found, candidate.gpus, strict=True)
+        _Card(part, host.gpu(index), wish)
+        for part, index in zip(parts, candidate.gpus, strict=True)
     ]
+    if candidate.strategy is Strategy.TENSOR_SPLIT:
+        ratios = candidate.layers or (1,) * n
+        cards = [
+            _TensorCard(part, host.gpu(index), wish, share)
+            for part, index, share in zip(parts, candidate.gpus, shares(model, ratios), strict=True)
+        ]
+    else:
+        streamed = _streamed(candidate, model, wish)
+        for card in cards[::n]:
+            card.streamed = streamed
     share = wanted(candidate, wish, load)
     if not all(card.fits(share) for card in cards):
         share = _shared(cards, padded(load.context), share)
@@ -213,11 +236,12 @@ class _Card:
         self.capacity = free - m.FREE_MARGIN_MIB
         self.other = m.cuda_total_mib(gpu) - free
         self.context = context_mib(gpu)
+        self.streamed = 0.0
 
     def terms(self, share: Slots) -> tuple[float, float, float]:
         """Weights, cache and compute buffer in MiB."""
         part = self.part
-        return part.weights, part.cache(share), part.compute(share)
+        return part.weights, part.cache(share), part.compute(share) + self.streamed
 
     def total(self, share: Slots) -> float:
         """Everything in MiB, with what rounding up to whole MiB may add."""
@@ -245,11 +269,15 @@ class _Card:
 class _TensorCard(_Card):
     """One of several cards that divide every layer."""
 
+    def __init__(self, part: Part, gpu: Gpu, wish: Wish, share: Shares) -> None:
+        super().__init__(part, gpu, wish)
+        self.share = share
+
     def terms(self, share: Slots) -> tuple[float, float, float]:
         part, model = self.part, self.part.profile.model
         return (
-            tensor.weights_mib(part, model, part.cards),
-            tensor.cache_mib(part, share, part.cards),
+            tensor.weights_mib(part, model, self.share),
+            tensor.cache_mib(part, share, self.share),
             tensor.compute_mib(part, share),
         )
 

@@ -14,6 +14,11 @@ from itertools import accumulate
 from multigpu.memo import memo
 from multigpu.plan import Candidate, ModelSpec
 
+# A batch of so many tokens is computed on the first card although the weights are in the host's
+# memory (`ggml_backend_cuda_device_offload_op`): they are brought over, tensor by tensor.
+#
+# Of seven models on an H200 the compute buffer grew by one to three tensors of a block; which of
+# them lie in it at one time depends on holes between them. A whole block is the upper bound.
 Fitted = Callable[[Candidate], Candidate]
 
 
@@ -32,25 +37,35 @@ def on_cards(model: ModelSpec, cpu_moe_layers: int) -> ModelSpec:
     return found
 
 
+def streamed_mib(candidate: Candidate, model: ModelSpec) -> float:
+    """At most what the first card holds of weights that stay in the host's memory: a block."""
+    if candidate.cpu_moe_layers:
+        return max(model.experts_mib[: candidate.cpu_moe_layers], default=0.0)
+    if candidate.gpu_layers is None:
+        return 0.0
+    away = model.num_hidden_layers + 1 - candidate.gpu_layers
+    return max(model.layers_mib[:away], default=0.0)
+
+
 def offloaded(base: Candidate, model: ModelSpec, budget_mib: float, fitted: Fitted) -> Candidate:
     """The candidate with the fewest weights in the host's memory that fits the cards.
 
-    `fitted` sizes a candidate. Experts go first: they are read least per token. Where not even the
-    whole budget is enough, the candidate that uses all of it is returned, and does not fit.
+    `fitted` sizes a candidate. Experts go first: they are read least per token. Every step is tried
+    that frees what is missing, from the smallest on: one more block in the host's memory may move
+    others between the cards.
+    Where not even the whole budget is enough, the candidate that uses all of it is returned.
     """
     ways = _ways(base, model, budget_mib)
     if not ways:
         return fitted(base)
-    low, high = 0, len(ways) - 1
-    best = fitted(ways[high])
-    while low < high:
-        middle = (low + high) // 2
-        tried = fitted(ways[middle])
-        if fits(tried):
-            high, best = middle, tried
-        else:
-            low = middle + 1
-    return best
+    found = fitted(base)
+    excess = sum(m.weights_mib + m.kv_cache_mib - m.capacity_mib for m in found.memory)
+    enough = [way for way in ways if way.cpu_offload_mib >= excess // max(1, base.replicas)]
+    for way in enough or ways[-1:]:
+        found = fitted(way)
+        if fits(found):
+            break
+    return found
 
 
 def fits(candidate: Candidate) -> bool:

@@ -14,6 +14,7 @@ from multigpu.groups import best, classes, pool
 from multigpu.hardware import Host
 from multigpu.plan import Candidate, ModelSpec, Reason, Strategy, Wish
 from multigpu.runtimes.llama_cpp_profile import Part, Slots
+from multigpu.runtimes.llama_cpp_shares import Shares, attention_share
 
 CARDS = 2
 DENIED = {
@@ -36,13 +37,18 @@ def ways(runtime: str, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Can
         return
     cards = pool(host, wish.gpus)
     if wish.gpus is not None and len(cards) > 1 and pinned:
-        indices = tuple(gpu.index for gpu in cards)
-        yield Candidate(runtime, Strategy.TENSOR_SPLIT, indices, layers=(1,) * len(indices))
+        yield _way(runtime, tuple(gpu.index for gpu in cards), wish)
         return
     for group in classes(cards):
         if len(group) >= CARDS:
             pair = best(host, sorted(group, key=lambda gpu: gpu.index), CARDS)
-            yield Candidate(runtime, Strategy.TENSOR_SPLIT, pair, layers=(1,) * CARDS)
+            yield _way(runtime, pair, wish)
+
+
+def _way(runtime: str, gpus: tuple[int, ...], wish: Wish) -> Candidate:
+    """Every card as much as the others, or the shares that `layers` of the wish name."""
+    pinned = wish.layers if wish.layers and len(wish.layers) == len(gpus) else None
+    return Candidate(runtime, Strategy.TENSOR_SPLIT, gpus, layers=pinned or (1,) * len(gpus))
 
 
 def objections(model: ModelSpec, wish: Wish, cards: int = CARDS) -> Iterator[Reason]:
@@ -66,21 +72,24 @@ def objections(model: ModelSpec, wish: Wish, cards: int = CARDS) -> Iterator[Rea
             yield Reason("tensor-split-flags", found, needed, hint)
 
 
-def weights_mib(part: Part, model: ModelSpec, cards: int) -> float:
-    """An equal share of what is divided, and all of the norms, routers and small projections."""
-    whole = min(sum(model.replicated_mib), part.weights)
-    return (part.weights - whole) / cards + whole
+def weights_mib(part: Part, model: ModelSpec, share: Shares) -> float:
+    """One card's share of what is divided, and all of the norms, routers and small projections."""
+    whole = sum(model.replicated_mib)
+    output = part.profile.output_mib
+    # A tied output layer is a copy of the token embedding, which is not divided.
+    if model.tie_word_embeddings:
+        whole, output = whole + output, 0.0
+    divided = max(0.0, part.weights - whole - output)
+    attention = attention_share(model) * divided
+    networks = (divided - attention) * share.feed_forward
+    return whole + attention * share.attention + networks + output * share.plain
 
 
-def cache_mib(part: Part, slots: Slots, cards: int) -> float:
-    """An equal share of the heads."""
-    return part.cache(slots) / cards
+def cache_mib(part: Part, slots: Slots, share: Shares) -> float:
+    """The share of the KV heads, of the state of recurrences too."""
+    return part.cache(slots) * share.attention
 
 
 def compute_mib(part: Part, slots: Slots) -> float:
-    """At most what one card alone would need: the stream is mirrored, inner vectors are divided.
-
-    Inferred from the sum over cards that `llama-fit-params` prints (`Meta()`), 258 MiB for two
-    cards where one needs 116 to 366 by the number of output rows.
-    """
+    """As much as on one card alone: buffers have the sizes of the whole tensors (H200)."""
     return part.compute(slots)
