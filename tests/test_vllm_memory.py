@@ -35,6 +35,13 @@ def sized(model: ModelSpec = LLAMA, *cards: Any, **keys: Any) -> Candidate:
     return v.sized(way if len(gpus) > 1 else SINGLE, host(*gpus), model, wish(**keys))
 
 
+def test_no_more_weights_are_offloaded_than_there_are() -> None:
+    some, too_many = sized(cpu_offload_gib=4), sized(cpu_offload_gib=100_000)
+    assert some.cpu_offload_mib == 4 * 1024
+    assert too_many.cpu_offload_mib == w.weights_mib(LLAMA, (0, 32), 1, RTX_3090)
+    assert sized(LLAMA, RTX_3090, RTX_3090, cpu_offload_gib=1).cpu_offload_mib == 2 * 1024
+
+
 def test_a_larger_card_gets_vllms_larger_defaults() -> None:
     """8192 tokens and 1024 requests from 70 GiB, but not on an A100."""
     a100 = replace(H100, name="NVIDIA A100-SXM4-80GB", memory_mib=81920)

@@ -120,8 +120,21 @@ def _filled_in(
         context_limit=min(longest, model.max_position_embeddings or longest),
         max_num_seqs=e.max_num_seqs,
         gpu_memory_utilization=fraction,
-        cpu_offload_mib=e.offload_mib * len(gpus),
+        cpu_offload_mib=_offloaded_mib(gpus, spans, e, model),
     )
+
+
+def _offloaded_mib(
+    gpus: Sequence[Gpu], spans: Sequence[tuple[int, int]], e: Engine, model: ModelSpec
+) -> float:
+    """Weights of all ranks in the host's memory; a rank has no more to give than it holds."""
+    if not e.offload_mib:
+        return 0.0
+    held = (
+        weights_mib(model, span, e.tp, gpu, expert_parallel=e.expert_parallel)
+        for gpu, span in zip(gpus, spans, strict=True)
+    )
+    return sum(min(e.offload_mib, mib) for mib in held)
 
 
 def _ranks(
