@@ -17,23 +17,27 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.llama_cpp.architectures import MODELS, TIED
 from benchmarks.llama_cpp.files import write
 from benchmarks.llama_cpp.program import Case, LlamaCpp, Terms, devices, unpacked, wheel
 from multigpu.plan import ModelSpec
-from multigpu.runtimes.llama_cpp_profile import CACHE_TYPE_BYTES, Settings, Slots, profile
+from multigpu.runtimes.llama_cpp_offload import on_cards
+from multigpu.runtimes.llama_cpp_profile import COPIES, Settings, Slots, profile
 from multigpu.store.gguf_files import from_header
 
 SHARE, MIB = 0.03, 200
 TERMS = ("model", "context", "compute")
-SETTINGS = (
+SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"context": 32768},
     {"context": 32768, "ubatch": 2048},
     {"context": 32768, "slots": 4},
     {"context": 32768, "slots": 4, "unified": True},
     {"context": 131072, "cache_type": "q8_0"},
+    {"context": 32768, "slots": 4, "cache_type": "q8_0"},
+    {"context": 32768, "ubatch": 2048, "slots": 4, "unified": True, "cache_type": "q8_0"},
     {"flash_attn": False},
     {"context": 16384, "ubatch": 2048, "flash_attn": False},
 )
@@ -68,17 +72,35 @@ def cases(blocks: int) -> Iterator[Case]:
     a, b = units // 3 + 2, units // 4
     for split in ((a + (units - a) // 3, units - a - (units - a) // 3), (a, b, units - a - b)):
         for setting in SETTINGS:
-            yield Case(split, **setting)  # type: ignore[arg-type]
+            yield Case(split, **setting)
 
 
-def predicted(model: ModelSpec, case: Case) -> list[tuple[float, float, float]]:
-    """Our terms of every device."""
-    width = CACHE_TYPE_BYTES[case.cache_type]
-    sums = profile(model, Settings(case.ubatch, case.flash_attn, width, width))
+def offloads(model: ModelSpec) -> Iterator[Case]:
+    """One and two devices with experts of some and of all blocks on the CPU, else whole blocks."""
+    blocks = model.num_hidden_layers
+    for ubatch in (512, 2048):
+        for devices_of in (lambda n: (n,), lambda n: (n - n // 3, n // 3)):
+            if model.num_experts:
+                for n in (blocks // 3, blocks):
+                    yield Case(devices_of(blocks + 1), 32768, ubatch, cpu_moe=n)
+            for n in (blocks // 3, blocks):
+                yield Case(devices_of(n), 32768, ubatch, gpu_layers=n)
+
+
+Predicted = list[tuple[float, float, float]]
+
+
+def predicted(model: ModelSpec, case: Case, device: str = "rpc") -> Predicted:
+    """Our terms of every device, which is a ggml-rpc-server or a "cuda" one."""
+    kind = case.cache_type
+    settings = Settings(case.ubatch, case.flash_attn, kind, kind, device=device)
+    sums = profile(on_cards(model, case.cpu_moe), settings)
     slots = Slots(case.context, case.slots, case.unified)
-    found, start = [], 0
+    copies = 1 if case.cpu_moe or case.gpu_layers is not None else COPIES
+    start = sums.n_units - sum(case.split)
+    found = []
     for count in case.split:
-        part = sums.part((start, start + count), len(case.split))
+        part = sums.part((start, start + count), len(case.split), copies)
         found.append((part.weights, part.cache(slots), part.compute(slots)))
         start += count
     return found

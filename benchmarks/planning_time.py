@@ -1,8 +1,10 @@
 """How long planning takes: ten thousand distinct machines for one model, on one core.
 
-    python -m benchmarks.planning_time [--hosts 10000] [--model dense] [--profile]
+    python -m benchmarks.planning_time [--hosts 10000] [--rounds 1] [--model dense] [--profile]
 
-Goals: below 10 s for 10,000 machines, below 50 ms for each of them.
+Told are seconds of the processor that this process took (`time.process_time`, one thread) and
+beside them those on the clock. With several rounds the fastest is told, each over machines made
+anew. Goals: below 10 s of one core for 10,000 machines, below 50 ms for each of them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import pstats
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.random_hosts import hosts
@@ -87,51 +90,74 @@ MODELS: dict[str, Callable[[], ModelSpec]] = {
 }
 
 
-def times_ms(machines: Sequence[Host], model: ModelSpec, wish: Wish) -> list[float]:
-    """Milliseconds of one core for each plan, or its refusal, whatever else the machine does."""
+@dataclass(frozen=True)
+class Round:
+    """What one round took: milliseconds of the processor for each plan, seconds on the clock."""
+
+    each_ms: tuple[float, ...]
+    wall_s: float
+
+    @property
+    def mean_ms(self) -> float:
+        """Milliseconds of the processor for one plan."""
+        return sum(self.each_ms) / len(self.each_ms)
+
+
+def timed(machines: Sequence[Host], model: ModelSpec, wish: Wish) -> Round:
+    """Every plan, or its refusal."""
     found = []
+    begun = time.perf_counter()
     for machine in machines:
         start = time.process_time()
         with suppress(NoPlan):
             plan(machine, model, wish)
         found.append(1000 * (time.process_time() - start))
-    return found
+    return Round(tuple(found), time.perf_counter() - begun)
 
 
-def line(name: str, objective: Objective, spent: list[float]) -> str:
-    """`dense throughput: 0.94 ms a plan, 9.4 s for 10,000 (goal 10 s), slowest 4.1 ms`."""
-    mean = sum(spent) / len(spent)
+def line(name: str, objective: Objective, best: Round) -> str:
+    """`dense throughput: 0.94 ms a plan, 9.4 s of one core for 10,000 (goal 10 s), ...`."""
+    per = PER / len(best.each_ms)
     return (
-        f"{name:6} {objective:10} {mean:6.2f} ms a plan, {mean * PER / 1000:6.1f} s for {PER:,}"
-        f" (goal {GOAL_S:.0f} s), slowest {max(spent):6.1f} ms (goal {GOAL_ONE_MS:.0f} ms)"
+        f"{name:6} {objective:10} {best.mean_ms:6.2f} ms a plan,"
+        f" {best.mean_ms * PER / 1000:6.1f} s of one core for {PER:,} (goal {GOAL_S:.0f} s;"
+        f" {best.wall_s * per:.1f} s on the clock),"
+        f" slowest {max(best.each_ms):5.1f} ms (goal {GOAL_ONE_MS:.0f} ms)"
     )
+
+
+def series(name: str, objective: Objective, count: int, rounds: int) -> Round:
+    """The fastest of some rounds over the same machines, each time made anew."""
+    model = MODELS[name]()
+    wish = Wish("chat", model.name, objective=objective)
+    made = (timed(list(hosts(count)), model, wish) for _ in range(rounds))
+    return min(made, key=lambda one: one.mean_ms)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one line per model and objective; 1 when a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hosts", type=int, default=PER)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--model", choices=sorted(MODELS), action="append")
     parser.add_argument("--objective", choices=list(Objective), action="append", type=Objective)
     parser.add_argument("--profile", action="store_true", help="print the hottest functions")
     given = parser.parse_args(argv)
-    machines, missed = list(hosts(given.hosts)), False
+    missed = False
     for name in given.model or ["dense", "moe", "gguf"]:
-        model = MODELS[name]()
         for objective in given.objective or [Objective.LATENCY, Objective.THROUGHPUT]:
-            wish = Wish("chat", model.name, objective=objective)
             profile = cProfile.Profile()
-            spent = (
-                profile.runcall(times_ms, machines, model, wish)
-                if given.profile
-                else (times_ms(machines, model, wish))
-            )
-            print(line(name, objective, spent), flush=True)
+            run = profile.runcall if given.profile else _call
+            best = run(series, name, objective, given.hosts, given.rounds)
+            print(line(name, objective, best), flush=True)
             if given.profile:
                 pstats.Stats(profile).sort_stats("tottime").print_stats(40)
-            mean = sum(spent) / len(spent)
-            missed |= mean * PER / 1000 > GOAL_S or max(spent) > GOAL_ONE_MS
+            missed |= best.mean_ms * PER / 1000 > GOAL_S or max(best.each_ms) > GOAL_ONE_MS
     return int(missed)
+
+
+def _call(function: Callable[..., Round], *args: object) -> Round:
+    return function(*args)
 
 
 if __name__ == "__main__":

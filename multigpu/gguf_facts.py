@@ -38,9 +38,11 @@ class GgufFacts:
 
     `token_embedding_mib` is `token_embd.weight`, which may be less than a model's `embedding_mib`
     (embeddings per layer, norms). With `shared_cache` the last blocks read what earlier ones cached
-    (`attention.shared_kv_layers`).
+    (`attention.shared_kv_layers`). `head_sizes` are the different (key elements, value elements,
+    query heads per KV head) of the blocks that attend; none where they are not known.
     """
 
     blocks: tuple[GgufBlock, ...]
     token_embedding_mib: float
     shared_cache: bool = False
+    head_sizes: tuple[tuple[int, int, int], ...] = ()

@@ -27,12 +27,24 @@ FUSED_GATE = {"chatglm", "codeshell", "glm4", "phi3", "plamo2", "plamo3"}
 def facts(h: GgufHeader) -> GgufFacts:
     """One block per block of the file; those that are alike are the same object."""
     known: dict[GgufBlock, GgufBlock] = {}
-    found = [_block(h, i, row) for i, row in enumerate(rows(h))]
+    kept = rows(h)
+    found = [_block(h, i, row) for i, row in enumerate(kept)]
     embedding = h.other.get("token_embd.weight", 0) / MIB
-    shared = any(h.has_any(i, "attn_k.") and not row.k for i, row in enumerate(rows(h)[: h.trunk]))
-    return GgufFacts(
-        tuple(known.setdefault(block, block) for block in found), embedding, shared_cache=shared
-    )
+    shared = any(h.has_any(i, "attn_k.") and not row.k for i, row in enumerate(kept[: h.trunk]))
+    blocks = tuple(known.setdefault(block, block) for block in found)
+    return GgufFacts(blocks, embedding, shared, _head_sizes(h, kept))
+
+
+def _head_sizes(h: GgufHeader, kept: tuple[Rows, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Key and value elements and query heads per KV head, as the kernels of attention see them."""
+    found = set()
+    for heads, kv_heads, row in zip(h.heads(), h.kv_heads(), kept, strict=True):
+        if row.k and not row.v:
+            sizes = h.optional("attention.key_length"), h.optional("attention.value_length")
+            found.add((sizes[0] or row.k, sizes[1] or h.integer("attention.kv_lora_rank"), heads))
+        elif row.k:
+            found.add((row.k // kv_heads, row.v // kv_heads, heads // kv_heads))
+    return tuple(sorted(found))
 
 
 def _block(h: GgufHeader, index: int, row: Rows) -> GgufBlock:

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 
 from multigpu.errors import ModelError
 
+ENCODER = "an encoder (it embeds texts and writes none)"
+DIFFUSION = "a diffusion model (no KV cache, and llama-server does not decode it)"
+
+# Those without a memory in `llama_model::create_memory` (src/llama-model.cpp), and those whose
+# cache is laid out in ways that are not summed here.
 REFUSED = {
+    **dict.fromkeys(("bert", "eurobert", "gemma-embedding", "jina-bert-v2"), ENCODER),
+    **dict.fromkeys(("jina-bert-v3", "modern-bert", "neo-bert", "nomic-bert"), ENCODER),
+    **dict.fromkeys(("llama-embed", "nomic-bert-moe", "t5encoder"), ENCODER),
+    **dict.fromkeys(("dream", "llada", "llada-moe", "rnd1"), DIFFUSION),
     "deepseek4": "compressed sparse attention",
     "dflash": "a draft model",
     "eagle3": "a draft model",
@@ -18,7 +27,7 @@ REFUSED = {
     "minimax-m3": "sparse attention with an indexer",
     "qwen4exp": "sparse attention with an indexer",
     "t5": "an encoder-decoder model",
-    "t5encoder": "an encoder without a cache",
+    "wavtokenizer-dec": "a decoder of sound",
 }
 
 # `llm_arch_is_recurrent` in src/llama-arch.cpp.

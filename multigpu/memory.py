@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from math import ceil, floor
+from typing import NamedTuple
 
 from multigpu.hardware import Gpu, Vendor
+from multigpu.memo import memo
 from multigpu.plan import Candidate, LayerCache, Memory, ModelSpec, Wish, Workload
 
 MIB = 1024 * 1024
@@ -64,13 +66,37 @@ def reserved_mib(total: int) -> int:
     return round(min(CUDA_RESERVED_MOST_MIB, CUDA_RESERVED_SHARE * total))
 
 
-def free_mib(gpu: Gpu, wish: Wish) -> float:
-    """Free memory, as if this service's own running processes were gone."""
+class Room(NamedTuple):
+    """Memory of one card in MiB: as CUDA reports it, free for this service, held by others."""
+
+    total_mib: float
+    free_mib: float
+    other_mib: float
+
+
+def room(gpu: Gpu, wish: Wish) -> Room:
+    """Kept with the card; free is counted as if this service's own running processes were gone."""
+    known = memo(gpu)
+    # Only what runs on a card makes the name of the service matter.
+    key = ("room", wish.name if gpu.processes else None)
+    found: Room | None = known.get(key)
+    if found is None:
+        found = known[key] = _room(gpu, wish)
+    return found
+
+
+def _room(gpu: Gpu, wish: Wish) -> Room:
     total = cuda_total_mib(gpu)
     if gpu.memory_free_mib is None:
-        return total
+        return Room(total, total, 0.0)
     ours = _own_mib(gpu, wish) if gpu.processes else 0
-    return min(float(gpu.memory_free_mib + ours), total)
+    free = min(float(gpu.memory_free_mib + ours), total)
+    return Room(total, free, total - free)
+
+
+def free_mib(gpu: Gpu, wish: Wish) -> float:
+    """Free memory, as if this service's own running processes were gone."""
+    return room(gpu, wish).free_mib
 
 
 def _own_mib(gpu: Gpu, wish: Wish) -> int:
@@ -84,7 +110,7 @@ def _own_mib(gpu: Gpu, wish: Wish) -> int:
 
 def other_mib(gpu: Gpu, wish: Wish) -> float:
     """What other programs hold of the card already."""
-    return max(0.0, cuda_total_mib(gpu) - free_mib(gpu, wish))
+    return room(gpu, wish).other_mib
 
 
 def engine_concurrency(candidate: Candidate, load: Workload) -> int:

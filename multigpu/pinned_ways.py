@@ -31,9 +31,7 @@ def _strategy_of_format(model: ModelSpec, wish: Wish) -> str | None:
     wished, gguf = wish.strategy, model.format == "gguf"
     if wished in (Strategy.LAYER_SPLIT, Strategy.TENSOR_SPLIT):
         if tp > 1 or pp > 1:
-            return (
-                f"strategy {strategy} has no tensor or pipeline parallel size: pin layers or gpus"
-            )
+            return f"strategy {wished} has no tensor or pipeline parallel size: pin layers or gpus"
         if not gguf:
             use = "pipeline" if wished is Strategy.LAYER_SPLIT else "tensor"
             return f"strategy {wished} is llama.cpp's and needs a GGUF: use {use}_parallel"

@@ -52,6 +52,8 @@ REFUSALS = Section(
         "hidden-size": "vLLM: the hidden size does not divide by the tensor parallel size.",
         "host-memory": "The host has too little free memory for the offloaded weights.",
         "kv-cache-dtype": "vLLM: the cards have no kernel for this type of the KV cache.",
+        "kv-cache-flash": "llama.cpp: a quantized V cache needs flash attention.",
+        "kv-cache-heads": "llama.cpp: the heads do not suit a quantized KV cache, or no kernel.",
         "kv-heads": "vLLM: the KV heads neither divide by the TP size nor repeat evenly.",
         "layer-counts": "llama.cpp: the units per card do not add up, or a card would get none.",
         "memory-fit": "The card that lacks most: what it would have to hold, and what it can.",

@@ -54,8 +54,8 @@ def load(path: Path) -> ModelSpec:
 
 def near(stated: float, digits: str, *found: float) -> bool:
     """Within 6 %, or half of the last digit of the name."""
-    half = 0.5 * 10 ** -len(digits.partition(".")[2])
-    return min(abs(value - stated) for value in found) <= max(0.06 * stated, half)
+    half = 0.5 * 10.0 ** -len(digits.partition(".")[2])
+    return bool(min(abs(value - stated) for value in found) <= max(0.06 * stated, half))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -12,15 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.errors import ModelError
+from multigpu.gguf_model import from_gguf
 from multigpu.hardware import Gpu, Host
 from multigpu.memory import MIB
 from multigpu.parse.engines.llama_cpp_log import read_llama_cpp_log
 from multigpu.placement import counts, device_of_unit
-from multigpu.plan import Candidate, ModelSpec, Strategy, Wish
-from multigpu.runtimes import llama_cpp
+from multigpu.plan import Candidate, ModelSpec, Service, Setting, Source, Strategy, Wish
+from multigpu.runtimes import llama_cpp, llama_cpp_fit
 from multigpu.runtimes import llama_cpp_memory as g
-from multigpu.runtimes.llama_cpp_profile import COPIES, Settings, Slots, profile
-from tests.machines import H100, R9700, RTX_3060, RTX_3090, RTX_4090, SHARED, gguf, host
+from multigpu.runtimes.llama_cpp_profile import COPIES, Settings, Slots, facts_of, profile
+from tests.machines import (
+    H100,
+    R9700,
+    RTX_3060,
+    RTX_3090,
+    RTX_4090,
+    SHARED,
+    gguf,
+    gguf_fields,
+    gguf_tensors,
+    host,
+)
 
 LOGS = SHARED / "rigs/f_serving_log"
 # Memory of the cards in the order of the log; none of the command lines has --tensor-split.
@@ -144,19 +156,17 @@ def test_without_flash_attention_scores_of_every_head_are_held() -> None:
     )
 
 
-def sliding(**changes: object) -> ModelSpec:
-    fields = {
-        "general.architecture": "gemma3",
-        **{f"gemma3.{key[6:]}": value for key, value in gguf_keys().items()},
-        "gemma3.attention.sliding_window": 1024,
-    }
-    return gguf(**{**fields, **changes})
+def renamed(architecture: str, **more: object) -> ModelSpec:
+    """The model of tests/machines.py under another architecture."""
+    fields = {key.replace("llama.", f"{architecture}."): v for key, v in gguf_fields().items()}
+    fields |= {"general.architecture": architecture, **more}
+    return from_gguf(
+        fields, gguf_tensors(), name="x", source=Source.CONTROLLER, path="x", size_bytes=1
+    )
 
 
-def gguf_keys() -> dict[str, object]:
-    from tests.machines import gguf_fields
-
-    return {key: value for key, value in gguf_fields().items() if key.startswith("llama.")}
+def sliding() -> ModelSpec:
+    return renamed("gemma3", **{"gemma3.attention.sliding_window": 1024})
 
 
 def test_a_window_keeps_its_tokens_and_a_step_for_every_slot() -> None:
@@ -266,10 +276,49 @@ def test_what_llama_cpp_cannot_split_by_tensor_is_refused_with_the_reason() -> N
     assert rules(replace(gguf(), model_type="olmo2")) == {"tensor-split-model"}
 
 
+def test_a_cache_that_would_cross_cards_is_refused() -> None:
+    facts = replace(facts_of(gguf()), shared_cache=True)
+    way = Candidate("llama.cpp", Strategy.LAYER_SPLIT, (0, 1), layers=(17, 16))
+    found = llama_cpp.objections(way, TWO, replace(gguf(), gguf=facts), wish())
+    assert [reason.rule for reason in found] == ["shared-cache"]
+    alone = replace(way, strategy=Strategy.SINGLE, gpus=(0,), layers=None)
+    assert not list(llama_cpp.objections(alone, TWO, replace(gguf(), gguf=facts), wish()))
+
+
 @pytest.mark.parametrize("architecture", ["deepseek4", "t5", "qwen4exp"])
 def test_architectures_whose_cache_is_not_known_are_refused_by_name(architecture: str) -> None:
     with pytest.raises(ModelError, match=architecture):
-        gguf(**{"general.architecture": architecture})
+        renamed(architecture)
+
+
+def service() -> Service:
+    argv = ("/opt/r/llama.cpp/bin/llama-server", "--model", "m.gguf", "--ctx-size", "8192")
+    flags = ("--parallel", "1", "--metrics", "--tensor-split", "17,16", "--port", "8000")
+    cards = (Setting("CUDA_VISIBLE_DEVICES", "0,1", "the planned cards"),)
+    return Service("chat", argv + flags, cards, 8000, "/health", (0, 1))
+
+
+def test_a_host_is_asked_with_the_flags_that_decide_memory() -> None:
+    asked = llama_cpp_fit.command(service())
+    assert asked.startswith("if test -x /opt/r/llama.cpp/bin/llama-fit-params; then env ")
+    assert "LD_LIBRARY_PATH=/opt/r/llama.cpp/lib CUDA_VISIBLE_DEVICES=0,1 timeout 60 " in asked
+    assert "--model m.gguf --ctx-size 8192 --parallel 1 --tensor-split 17,16 --fit off" in asked
+    assert "--metrics" not in asked and "--port" not in asked
+
+
+def test_its_answer_stands_beside_the_plan() -> None:
+    planned = split(gguf(), wish(), (17, 16)).memory
+    printed = "CUDA0 2170 2176 150 \nCUDA1 2318 1920 390 \nHost 300 0 70 \n"
+    answer = llama_cpp_fit.asked(service(), planned, printed)
+    assert answer is not None and len(answer.lines) == 2
+    assert answer.lines[0].startswith("chat: CUDA0 weights, KV and compute planned 2,176 + ")
+    assert answer.lines[1].endswith("llama-fit-params on the host says 2,318 + 1,920 + 390 MiB")
+    assert llama_cpp_fit.asked(service(), planned, "") is None
+
+
+@given(st.text())
+def test_no_answer_of_a_host_raises(printed: str) -> None:
+    llama_cpp_fit.asked(service(), split(gguf(), wish(), (17, 16)).memory, printed)
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Host, ModelSpec, dict[str, Any]]] = {
     "hidden-size": (TWO, hf(dense(hidden_size=4097, head_dim=128)), {}),
     "host-memory": (
         host(RTX_3090, RTX_3090, memory_available_mib=8192),
-        hf(),
+        hf(dense(num_hidden_layers=64)),
         {"cpu_offload_gib": 8},
     ),
     "kv-cache-dtype": (TWO, hf(), {"kv_cache_dtype": "nvfp4"}),
@@ -153,7 +153,7 @@ def test_an_older_card_computes_a_bfloat16_model_in_float16_as_vllm_does() -> No
     """`_resolve_auto_dtype` of vLLM falls back; Gemma may not, it would be float32."""
     small = dense(num_hidden_layers=8)
     pair = host(RTX_2080, RTX_2080)
-    assert planned(pair, hf(small)).chosen.runtime == "vllm"
+    assert make(pair, hf(small)).chosen.runtime == "vllm"
     assert "bfloat16" in every_rule(pair, hf({**small, "model_type": "gemma2"}))
 
 

@@ -36,10 +36,10 @@ def sized(model: ModelSpec = LLAMA, *cards: Any, **keys: Any) -> Candidate:
 
 
 def test_no_more_weights_are_offloaded_than_there_are() -> None:
-    some, too_many = sized(cpu_offload_gib=4), sized(cpu_offload_gib=100_000)
-    assert some.cpu_offload_mib == 4 * 1024
-    assert too_many.cpu_offload_mib == w.weights_mib(LLAMA, (0, 32), 1, RTX_3090)
-    assert sized(LLAMA, RTX_3090, RTX_3090, cpu_offload_gib=1).cpu_offload_mib == 2 * 1024
+    big = hf(dense(num_hidden_layers=64))
+    some, too_many = sized(big, cpu_offload_gib=12), sized(big, cpu_offload_gib=100_000)
+    assert some.cpu_offload_mib == 12 * 1024
+    assert too_many.cpu_offload_mib == w.weights_mib(big, (0, 64), 1, RTX_3090)
 
 
 def test_a_larger_card_gets_vllms_larger_defaults() -> None:
@@ -147,9 +147,40 @@ def test_older_releases_sort_the_logits_and_leave_graphs_outside() -> None:
 
 
 def test_offloaded_weights_leave_the_card_and_are_counted() -> None:
-    plain, off = sized(), sized(cpu_offload_gib=4.0)
-    assert plain.memory[0].weights_mib - off.memory[0].weights_mib == 4096
-    assert off.cpu_offload_mib == 4096 and plain.cpu_offload_mib == 0
+    big = hf(weights_bytes=24 * 1024**3)
+    plain, off = sized(big), sized(big, cpu_offload_gib=8.0)
+    assert not plain.memory[0].fits and off.memory[0].fits
+    assert plain.memory[0].weights_mib - off.memory[0].weights_mib == 8192
+    assert off.cpu_offload_mib == 8192 and plain.cpu_offload_mib == 0
+
+
+def test_nothing_is_offloaded_where_the_model_fits_without() -> None:
+    assert sized(cpu_offload_gib=4.0) == sized()
+
+
+def replicas(*cards: Any, **keys: Any) -> Candidate:
+    """A copy on each card."""
+    n = len(cards)
+    way = Candidate("vllm", Strategy.REPLICAS, tuple(range(n)), replicas=n)
+    return v.sized(way, host(*cards), LLAMA, wish(**keys))
+
+
+def test_unlike_replicas_are_told_what_vllm_takes_for_the_smaller_card() -> None:
+    """In either order; each alone would start with other defaults."""
+    for cards in ((RTX_3090, H100), (H100, RTX_3090)):
+        found = replicas(*cards)
+        assert (found.max_num_seqs, found.max_num_batched_tokens) == (64, 2048)
+        small = found.memory[cards.index(RTX_3090)]
+        assert small == sized().memory[0]
+        assert {row.activations_mib for row in found.memory} == {small.activations_mib}
+    alike = replicas(H100, H100)
+    assert (alike.max_num_seqs, alike.max_num_batched_tokens) == (1024, None)
+
+
+def test_each_replica_fills_its_own_card() -> None:
+    found = replicas(RTX_3090, H100)
+    assert found.kv_tokens == sized().kv_tokens
+    assert all(row.capacity_mib - row.total_mib <= 4 for row in found.memory)
 
 
 def test_a_card_of_amd_keeps_more_outside_of_the_pool() -> None:

@@ -312,6 +312,42 @@ MODELS: dict[str, tuple[str, Metadata]] = {
             "token_shift_count": 2,
         },
     ),
+    # Added after the sums were written, to see whether they hold for what they were not made with.
+    "GPT-2-XL": ("gpt2", _base(48, 1600, 25, 25, 6400, 50257)),
+    "Baichuan2-13B": ("baichuan", _base(40, 5120, 40, 40, 13696, 125696)),
+    "DeepSeek-MoE-16B": (
+        "deepseek",
+        _base(28, 2048, 16, 16, 10944, 102400)
+        | _moe(64, 6, 1408, expert_shared_count=2)
+        | {"leading_dense_block_count": 1, "expert_weights_scale": 1.0},
+    ),
+    "Arcee-AFM-4.5B": ("arcee", _base(36, 2560, 20, 4, 18432, 128005, dim=128)),
+    "ERNIE-4.5-0.3B": ("ernie4_5", _base(18, 1024, 16, 2, 3072, 103424, dim=128)),
+    "Hunyuan-7B": ("hunyuan-dense", _base(32, 4096, 32, 8, 14336, 128167)),
+    "SmallThinker-21B": (
+        "smallthinker",
+        _base(52, 2560, 28, 4, 768, 151936, dim=128)
+        | _moe(64, 6, 768)
+        | _window(4096)
+        | {"expert_gating_func": 2},
+    ),
+    "Trinity-Mini": (
+        "afmoe",
+        _base(32, 2048, 32, 4, 6144, 200192, dim=128)
+        | _moe(128, 8, 1024, expert_shared_count=1)
+        | _window(2048)
+        | {"leading_dense_block_count": 2, "expert_gating_func": 2},
+    ),
+    "MiMo-V2-Flash": (
+        "mimo2",
+        _base(48, 4096, 64, _every(48, 6, 4, 8), 16384, 152576, dim=192)
+        | {"attention.value_length": 128, "rope.dimension_count": 64}
+        | _moe(256, 8, 2048)
+        | _window(128, _every(48, 6, False, True))
+        | {"expert_gating_func": 2},
+    ),
+    "Qwen3-VL-8B": ("qwen3vl", _base(36, 4096, 32, 8, 12288, 151936) | _SECTIONS),
+    "OLMo-7B": ("olmo", _base(32, 4096, 32, 32, 11008, 50304)),
 }
 
 # Models whose files have no `output.weight`.

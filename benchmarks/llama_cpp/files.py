@@ -21,8 +21,13 @@ Q4_0, F16, F32 = (
     gguf.GGMLQuantizationType.F16,
     gguf.GGMLQuantizationType.F32,
 )
-# What published files keep whole: norms, biases, routers, and the small tensors of state spaces.
-WHOLE = ("norm", "bias", "ffn_gate_inp", "ssm_a", "ssm_d", "ssm_dt", "ssm_conv1d", "shortconv.conv")
+# What published files keep whole (src/llama-quant.cpp): norms, biases, routers, and the small
+# tensors of recurrences and of gemma3n. CUDA multiplies by none of them element by element else.
+WHOLE = (
+    *("norm", "bias", "ffn_gate_inp", "ssm_a", "ssm_d", "ssm_dt", "ssm_conv1d", "shortconv.conv"),
+    *("altup", "laurel", "per_layer_model_proj", "time_mix_first", "time_mix_lerp"),
+    *("time_mix_decay_w", "time_mix_w0", "time_mix_w1", "time_mix_w2"),
+)
 # Optional tensors that the library lists for every model and that no published file has.
 NEVER = (".scale", ".input_scale", "rope_freqs", "rope_factors", "cls.")
 
@@ -59,7 +64,7 @@ def shapes(
         [sys.executable, "-m", "benchmarks.llama_cpp.tensors", str(library), str(path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "LD_LIBRARY_PATH": str(library)},
+        env={**os.environ, "LD_LIBRARY_PATH": str(library), "GGML_NO_BACKTRACE": "1"},
         timeout=120,
         check=False,
     )
@@ -72,7 +77,17 @@ def shapes(
 
 # Architectures whose files have biases; llama.cpp lists them as optional for every other one too.
 BIASED = {
-    *("bloom", "falcon", "falcon-h1", "gpt-oss", "gptneox", "granitehybrid", "jamba"),
+    *(
+        "bloom",
+        "falcon",
+        "falcon-h1",
+        "gpt2",
+        "phi2",
+        "gpt-oss",
+        "gptneox",
+        "granitehybrid",
+        "jamba",
+    ),
     *("kimi-linear", "mamba", "mamba2", "nemotron", "nemotron_h", "phimoe", "qwen2", "qwen2moe"),
     *("qwen3next", "qwen35", "qwen35moe", "rwkv6", "stablelm", "starcoder2"),
 }

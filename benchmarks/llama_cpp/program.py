@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class Case:
     unified: bool = False
     flash_attn: bool = True
     cache_type: str = "f16"
+    cpu_moe: int = 0
+    gpu_layers: int | None = None
 
     @property
     def flags(self) -> list[str]:
@@ -51,18 +53,35 @@ class Case:
             *("--cache-type-k", self.cache_type, "--cache-type-v", self.cache_type),
             *("--flash-attn", "on" if self.flash_attn else "off"),
             "--kv-unified" if self.unified else "--no-kv-unified",
+            *("--gpu-layers", "all" if self.gpu_layers is None else str(self.gpu_layers)),
+            *(("--n-cpu-moe", str(self.cpu_moe)) if self.cpu_moe else ()),
         ]
 
+
+# A device may die with a client that is ended in the middle of its work.
+ATTEMPTS = 3
 
 Terms = tuple[int, int, int]
 """Model, context and compute of one device, whole MiB rounded down, as llama-server prints them."""
 
 
 class LlamaCpp:
-    """The programs of one unpacked wheel, with `ports` of running ggml-rpc-server processes."""
+    """The programs of one unpacked wheel, and ggml-rpc-server processes that stand for GPUs."""
 
-    def __init__(self, folder: Path, ports: Sequence[int]) -> None:
-        self.folder, self.ports = folder, ports
+    def __init__(self, folder: Path, count: int, stack: contextlib.ExitStack) -> None:
+        self.folder, self.count, self.stack = folder, count, stack
+        self.ports: list[int] = []
+        self.start()
+
+    def start(self) -> None:
+        """New devices in place of the old ones, of which one may have died with its client."""
+        self.stack.close()
+        self.ports = [free_port() for _ in range(self.count)]
+        for port in self.ports:
+            command = [str(self.folder / "bin/ggml-rpc-server"), "-H", "127.0.0.1"]
+            self.stack.enter_context(_started([*command, "-p", str(port)], self.library))
+        for port in self.ports:
+            _wait(port)
 
     @property
     def library(self) -> Path:
@@ -74,22 +93,31 @@ class LlamaCpp:
 
         Raises RuntimeError with the last lines when it prints none.
         """
+        lines: list[str] = []
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self.start()
+            with _started(self._command(model, case), self.library, subprocess.PIPE) as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    lines.append(line)
+                    if "fit_memory_breakdown" in line:
+                        return _terms(line)
+        raise RuntimeError(f"{model.name}: {''.join(lines[-4:])}")
+
+    def _command(self, model: Path, case: Case) -> list[str]:
         places = ",".join(f"127.0.0.1:{port}" for port in self.ports[: len(case.split)])
-        command = [
+        return [
             *(str(self.folder / "bin/llama-server"), "--rpc", places, "--model", str(model)),
-            *("--gpu-layers", "all", "--split-mode", "layer", "--fit", "on", "--log-jsonl"),
+            *("--split-mode", "layer", "--fit", "on", "--log-jsonl"),
             *("--verbosity", "4", "--port", str(free_port()), *case.flags),
         ]
-        lines: list[str] = []
-        with _started(command, self.library, subprocess.PIPE) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                lines.append(line)
-                if "fit_memory_breakdown" in line:
-                    rows = json.loads(line[line.find("{") :])["data"]["rows"]
-                    devices = [row for row in rows if row["kind"] == "device"]
-                    return [(row["model"], row["context"], row["compute"]) for row in devices]
-        raise RuntimeError(f"{model.name}: {''.join(lines[-4:])}")
+
+
+def _terms(line: str) -> list[Terms]:
+    rows = json.loads(line[line.find("{") :])["data"]["rows"]
+    devices = [row for row in rows if row["kind"] == "device"]
+    return [(row["model"], row["context"], row["compute"]) for row in devices]
 
 
 @contextlib.contextmanager
@@ -102,7 +130,7 @@ def _started(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "LD_LIBRARY_PATH": str(library)},
+        env={**os.environ, "LD_LIBRARY_PATH": str(library), "GGML_NO_BACKTRACE": "1"},
     )
     with process:
         try:
@@ -122,13 +150,7 @@ def free_port() -> int:
 def devices(folder: Path, count: int) -> Iterator[LlamaCpp]:
     """So many processes that llama-server takes for GPUs."""
     with contextlib.ExitStack() as stack:
-        ports = [free_port() for _ in range(count)]
-        for port in ports:
-            command = [str(folder / "bin/ggml-rpc-server"), "-H", "127.0.0.1", "-p", str(port)]
-            stack.enter_context(_started(command, folder / "lib"))
-        for port in ports:
-            _wait(port)
-        yield LlamaCpp(folder, ports)
+        yield LlamaCpp(folder, count, stack)
 
 
 def _wait(port: int, seconds: float = 20) -> None:

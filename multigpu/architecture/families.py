@@ -19,18 +19,18 @@ LLAMA_LIKE = words(
     qwen3_vl_text qwen3_vl_moe_text qwen2_vl qwen2_vl_text qwen2_5_vl qwen2_5_vl_text
     qwen2_5_omni qwen2_5_omni_text qwen3_omni_moe_text qwen2_audio gemma gemma2 gemma3_text
     gemma3n_text gemma4_text gemma4_unified_text phi3 phi3_v phi4mm phi4_multimodal phimoe
-    internlm internlm2 internlm3 baichuan aquila xverse yi Yi exaone exaone4 exaone_moe exaone4_5
-    solar solar_open stablelm stablelm_epoch cohere cohere2 cohere2_moe olmo olmo2 olmo3 olmoe
-    flex_olmo granite granitemoe granitemoeshared granite_swa granitemoe_swa glm glm4 glm4_moe
-    glm4v_text glm4v_moe_text glm_ocr_text chatglm gpt_oss minicpm minicpmv minicpmo minimax_m2
-    mimo mimo_v2 mimo_v2_flash ernie4_5 ernie4_5_moe ernie4_5_moe_vl ernie4_5_vl_moe_text
-    hunyuan_v1_dense hunyuan hunyuan_v1_moe hunyuan_vl hunyuan_vl_text hy_v3 seed_oss smollm3
-    bailing_moe bailing_moe_v2 dots1 deepseek arcee apertus afmoe arctic cwm helium step1 step3p5
-    step3p7_text step3p7 teleflm telechat telechat2 telechat3 orion tele-chat rnj1 dbrx
-    hyperclovax iquestcoder laguna sarvam_moe kolibri1 mellum nanbeige vaultgemma muse_glimmer
-    grok-1 aria_text lighton_ocr_text paddleocr_vl_text mistral3_text decilm nemotron-nas
-    nemotron PanguEmbedded pangu_embedded keye keye_vl1_5 param2moe domyn_edge beam molmo2_text
-    cosmos3_edge_text muse_glimmer_text muse_spark_text"""
+    internlm internlm2 internlm3 baichuan aquila xverse yi Yi exaone exaone4 exaone_moe
+    exaone4_5 solar solar_open stablelm stablelm_epoch cohere cohere2 cohere2_moe olmo olmo2
+    olmo3 olmoe flex_olmo granite granitemoe granitemoeshared granite_swa granitemoe_swa glm
+    glm4 glm4_moe glm4v_text glm4v_moe_text glm_ocr_text chatglm gpt_oss minicpm minicpmv
+    minicpmo minimax_m2 mimo mimo_v2 mimo_v2_flash ernie4_5 ernie4_5_moe ernie4_5_moe_vl
+    ernie4_5_vl_moe_text hunyuan_v1_dense hunyuan hunyuan_v1_moe hunyuan_vl hunyuan_vl_text
+    hy_v3 seed_oss smollm3 bailing_moe bailing_moe_v2 dots1 deepseek arcee apertus afmoe arctic
+    cwm helium step1 step3p5 step3p7_text step3p7 teleflm telechat telechat2 telechat3 orion
+    tele-chat rnj1 dbrx hyperclovax iquestcoder laguna sarvam_moe kolibri1 mellum nanbeige
+    vaultgemma muse_glimmer grok-1 aria_text lighton_ocr_text paddleocr_vl_text mistral3_text
+    decilm nemotron-nas nemotron PanguEmbedded pangu_embedded keye keye_vl1_5 param2moe
+    domyn_edge beam molmo2_text cosmos3_edge_text muse_glimmer_text muse_spark_text"""
 )
 
 # No gate projection: the feed-forward part is one matrix up and one down.
@@ -49,8 +49,8 @@ GPT_LIKE = words(
 # Latent attention where `kv_lora_rank` is there.
 LATENT = words(
     """deepseek_v2 deepseek_v3 deepseek_v32 deepseek_vl_v2 deepseek_ocr kimi_k2 kimi_vl glm_moe_dsa
-    glm4_moe_lite minicpm3 axk1 mistral4 mistral_large_3 sarvam_mla longcat_flash youtu pangu_ultra_moe
-    bailing_moe_v2_5 bailing_moe_linear bailing_hybrid kimi_linear deepseek_v4"""
+    glm4_moe_lite minicpm3 axk1 mistral4 mistral_large_3 sarvam_mla longcat_flash youtu
+    pangu_ultra_moe bailing_moe_v2_5 bailing_moe_linear bailing_hybrid kimi_linear deepseek_v4"""
 )
 
 # Recurrent layers, alone or between attention layers.

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from multigpu import install
+from multigpu.groups import pool
 from multigpu.hardware import Host
 from multigpu.plan import (
     Candidate,
@@ -26,6 +27,7 @@ from multigpu.runtimes import llama_cpp_memory as memory
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.candidates import groups_of, sizes, whole
 from multigpu.runtimes.llama_cpp_profile import padded
+from multigpu.runtimes.llama_cpp_rules import cache_types, shared_cache
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.signs import equal, last
 
@@ -35,7 +37,13 @@ MAX_DEVICES = 16
 
 
 def candidates(host: Host, model: ModelSpec, wish: Wish) -> tuple[Candidate, ...]:
-    """One card, one copy per card, and a layer split over every group of cards."""
+    """One card, one copy per card, and a layer split over every group of cards.
+
+    Of a model that is no GGUF one unsized candidate, for the reason against it.
+    """
+    if model.format != "gguf":
+        first = pool(host, wish.gpus)[:1]
+        return tuple(Candidate(NAME, Strategy.SINGLE, (gpu.index,)) for gpu in first)
     found = dict.fromkeys(_spread(host, model, wish))
     return tuple(memory.sized(candidate, host, model, wish) for candidate in found)
 
@@ -65,11 +73,8 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
         needed = f"at least 1 per card, {units} together (blocks and the output layer)"
         hint = "take fewer cards, or free memory on them"
         yield Reason("layer-counts", found, needed, hint)
-    shared = model.gguf is not None and model.gguf.shared_cache
-    if shared and candidate.strategy is Strategy.LAYER_SPLIT:
-        found = f"the last blocks of {model.model_type} read the KV cache of earlier ones"
-        hint = "serve it on one card, it is small; or as replicas"
-        yield Reason("shared-cache", found, "all of them on one card", hint)
+    yield from shared_cache(candidate, model)
+    yield from cache_types(model, memory.settings(wish))
     if candidate.strategy is Strategy.TENSOR_SPLIT:
         yield from tensor.objections(model, wish, len(candidate.gpus))
 

@@ -2,8 +2,9 @@
 
 Compared term by term with the breakdown that llama-server 0.5.0-dev (0c1e57098) prints of a trial
 load, devices being ggml-rpc-server processes on a CPU: benchmarks/llama_cpp_memory.py. These take
-part in pipeline parallelism as CUDA devices do. What CUDA itself takes is outside of that
-breakdown and is `context_mib` here.
+part in pipeline parallelism as CUDA devices do. Of 8,160 terms over 63 architectures 99.4 % are
+within 3 % or 200 MiB; not so are gemma3n over several cards (refused), and two families without
+flash attention. What CUDA itself takes is outside of that breakdown and is `context_mib` here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Wish, Workload
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.llama_cpp_offload import fits, offloaded, on_cards
 from multigpu.runtimes.llama_cpp_profile import (
-    CACHE_TYPE_BYTES,
     COPIES,
     KV_PAD,
     Part,
@@ -52,9 +52,9 @@ def settings(wish: Wish) -> Settings:
         k, v = (wish.flags.get(f"--cache-type-{x}") or usual for x in "kv")
         known["llama.cpp"] = Settings(
             ubatch=_ubatch(wish),
-            flash_attn=wish.flags.get("--flash-attn") != "off",
-            k_bytes=CACHE_TYPE_BYTES.get(k, 2.0),
-            v_bytes=CACHE_TYPE_BYTES.get(v, 2.0),
+            flash_attn={"on": True, "off": False}.get(wish.flags.get("--flash-attn") or "auto"),
+            k_type=k,
+            v_type=v,
             swa_full="--swa-full" in wish.flags,
         )
     found: Settings = known["llama.cpp"]

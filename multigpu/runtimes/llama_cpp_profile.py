@@ -16,12 +16,13 @@ from multigpu.gguf_facts import GgufBlock, GgufFacts
 from multigpu.memo import memo
 from multigpu.memory import MIB, ffn_size
 from multigpu.plan import LayerCache, ModelSpec
+from multigpu.runtimes import llama_cpp_attention as attention
 
 # `pipeline parallelism enabled`: inputs of a step are kept once per copy, on more than one card.
 COPIES = 4
 # The context is padded to 256 (llama-context.cpp), a window's cells too (llama-kv-cache-iswa.cpp).
 KV_PAD = 256
-F32 = 4
+F32, F16 = 4, 2
 
 CACHE_TYPE_BYTES = {
     "f32": 4.0,
@@ -42,15 +43,27 @@ Span = tuple[int, int]
 class Settings:
     """Flags of llama-server that decide memory: `--ubatch-size`, `--flash-attn`, cache types.
 
-    `k_bytes` and `v_bytes` are per cached element, `swa_full` keeps the whole context for sliding
-    windows too.
+    `flash_attn` None is `auto`: where the card has a kernel for the model's heads, or a quantized V
+    demands it. `swa_full` keeps the whole context for sliding windows too. `device` is "cuda" (ROCm
+    is built of the same source) or "rpc", which computes on a CPU and reads any cache as it is.
     """
 
     ubatch: int = 512
-    flash_attn: bool = True
-    k_bytes: float = 2.0
-    v_bytes: float = 2.0
+    flash_attn: bool | None = None
+    k_type: str = "f16"
+    v_type: str = "f16"
     swa_full: bool = False
+    device: str = "cuda"
+
+    @property
+    def k_bytes(self) -> float:
+        """Bytes per cached element of K; two for a type that is not known."""
+        return CACHE_TYPE_BYTES.get(self.k_type, 2.0)
+
+    @property
+    def v_bytes(self) -> float:
+        """The same of V."""
+        return CACHE_TYPE_BYTES.get(self.v_type, 2.0)
 
 
 class Slots:
@@ -81,8 +94,9 @@ class Part:
     """
 
     __slots__ = (
-        *("border", "cards", "copies", "full", "has_full", "has_sliding", "last", "peak"),
-        *("profile", "scores", "sliding", "state", "weights"),
+        *("attending", "border", "cards", "copies", "full", "has_full", "has_sliding", "last"),
+        "peak",
+        *("profile", "scores", "sliding", "state", "unpacked", "weights"),
     )
 
     def __init__(self, p: Profile, span: Span, cards: int, copies: int) -> None:
@@ -96,15 +110,17 @@ class Part:
         self.has_full, self.has_sliding = self.full > 0, self.sliding > 0
         blocks = {id(block): block for block in p.blocks[start:end]}.values()
         self.peak = max((b.peak for b in blocks), default=p.width)
-        self.scores = [] if p.settings.flash_attn else [b for b in blocks if b.heads]
+        self.scores = [] if p.flash_attn else [b for b in blocks if b.heads]
+        self.attending = sum(b.heads > 0 for b in p.blocks[start:end])
+        self.unpacked = p.unpacked(blocks)
         self.border = self._border(span) if cards > 1 else 0
 
     def _border(self, span: Span) -> int:
         """What one token brings from the card before; the first gets the embedding."""
         if span[0] == 0:
             # Projections of a Mamba block that leave with the stream are kept here as well.
-            width = self.profile.width
-            leaving = not self.last and self.profile.blocks[-1].border > 4 * width
+            width, block = self.profile.width, self.profile.blocks[-1]
+            leaving = not self.last and block.passing > block.border > 4 * width
             return width * (3 if leaving else 1)
         if span[0] >= len(self.profile.blocks):
             return 2 * self.profile.width
@@ -122,16 +138,42 @@ class Part:
         """Compute buffer, in MiB: what lives at one time, and inputs once per copy."""
         p = self.profile
         step = min(p.settings.ubatch, slots.tokens)
-        cells = slots.stream_tokens if self.has_full else 0
-        if self.has_sliding:
-            cells += p.cells(slots)
-        inputs = cells * (2 if p.settings.flash_attn else F32) + F32 * self.border
+        inputs = self._masks(slots) + F32 * self.border
         peak = self.peak
         if self.scores:
             inputs += 8 * p.widest * (self.has_full + self.has_sliding)
             peak = max(peak, self._scores(slots))
         logits = F32 * slots.count * p.vocab if self.last else 0
-        return (step * (self.copies * inputs + F32 * peak) + logits) / MIB
+        alive = max(F32 * step * peak, self._unpacking(slots, step))
+        return (step * self.copies * inputs + alive + logits) / MIB
+
+    def _masks(self, slots: Slots) -> int:
+        """Bytes per token of a step that say which cells it sees.
+
+        Where the card cannot do the attention the CPU does, and every block's result comes in.
+        """
+        p = self.profile
+        if p.flash_attn and not p.attends:
+            return F32 * self.attending * p.queries
+        cells = slots.stream_tokens if self.has_full else 0
+        if self.has_sliding:
+            cells += p.cells(slots)
+        return cells * (F16 if p.flash_attn else F32)
+
+    def _unpacking(self, slots: Slots, step: int) -> int:
+        """Flash attention of CUDA over another type than f16: a block's K and V as f16 beside it.
+
+        ggml_cuda_flash_attn_ext_get_alloc_size (ggml/src/ggml-cuda/fattn.cu) puts both behind the
+        result, for all cells of all streams; a view of K is V as well in MLA.
+        """
+        seen = self.profile.cells(slots) * slots.streams
+        return max(
+            (
+                F32 * step * attention + F16 * row * (seen if window else slots.tokens)
+                for attention, row, window in self.unpacked
+            ),
+            default=0,
+        )
 
     def _scores(self, slots: Slots) -> int:
         """Without flash attention: a row of scores per head and token, and what lives beside."""
@@ -147,7 +189,12 @@ class Profile:
     def __init__(self, model: ModelSpec, settings: Settings) -> None:
         self.model, self.settings = model, settings
         self.width, self.vocab = model.hidden_size, model.vocab_size
+        self.queries = model.num_attention_heads * model.head_dim
         facts = facts_of(model)
+        kinds = settings.k_type, settings.v_type
+        self.attends = settings.device != "cuda" or attention.taken(facts, *kinds)
+        wanted = self.attends or settings.v_type not in attention.PLAIN
+        self.flash_attn = wanted if settings.flash_attn is None else settings.flash_attn
         self.blocks = blocks = facts.blocks
         self.n_units = len(blocks) + 1
         self.output_mib = _output_mib(model, facts)
@@ -163,8 +210,20 @@ class Profile:
 
     def _row(self, block: GgufBlock) -> float:
         """Bytes of one cell; without flash attention V is transposed and as wide everywhere."""
-        v = block.v if self.settings.flash_attn or not block.v else self.widest
+        v = block.v if self.flash_attn or not block.v else self.widest
         return block.k * self.settings.k_bytes + v * self.settings.v_bytes
+
+    def unpacked(self, blocks: Iterable[GgufBlock]) -> list[tuple[int, int, bool]]:
+        """Per block beside what lives with attention: elements of a cell made f16 for it."""
+        s = self.settings
+        quantized = not s.k_type == s.v_type == "f16"
+        if not (quantized and self.flash_attn and self.attends and s.device == "cuda"):
+            return []
+        found = set()
+        for b in blocks:
+            k, v = b.k * (s.k_type != "f16"), b.v * (s.v_type != "f16")
+            found.add((b.attention, k + v, b.window > 0 and not s.swa_full))
+        return [row for row in found if row[1]]
 
     def cells(self, slots: Slots) -> int:
         """Cells of a sliding cache, one stream (`llama_kv_cache_iswa`)."""

@@ -8,16 +8,17 @@ with boot logs of releases that did not print them apart: `python -m benchmarks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from math import ceil, floor
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil, floor, inf
+from typing import NamedTuple
 
 from multigpu import memory as m
-from multigpu.hardware import Gpu, Host
-from multigpu.memo import memo
+from multigpu.hardware import Host
+from multigpu.memo import changed, memo
 from multigpu.placement import partition
 from multigpu.plan import Candidate, Memory, ModelSpec, Wish
 from multigpu.runtimes.vllm_cache import UNBOUNDED, Layout, layout
+from multigpu.runtimes.vllm_cards import Card, cards
 from multigpu.runtimes.vllm_release import RENDERED, Release
 from multigpu.runtimes.vllm_step import (
     Engine,
@@ -25,7 +26,7 @@ from multigpu.runtimes.vllm_step import (
     engine,
     graphs_mib,
     overhead_mib,
-    small,
+    settings,
 )
 from multigpu.runtimes.vllm_weights import outer_mib, weights_mib
 from multigpu.workload import workload
@@ -37,35 +38,56 @@ GPU_MEMORY_UTILIZATION = RENDERED.gpu_memory_utilization
 FIT_MARGIN_MIB = 300
 
 
-def utilization(host: Host, candidate: Candidate, wish: Wish) -> float:
-    """vLLM's one fraction for all cards: the pin, else 0.92, less where a card is in use.
+Span = tuple[int, int]
+Rank = tuple[Card, Span]
 
-    vLLM refuses to start when less than this fraction is free on any card.
-    """
+
+class Fixed(NamedTuple):
+    """What a rank holds beside its cache, in whole MiB, and how its cache is cut."""
+
+    weights_mib: float
+    activations_mib: float
+    overhead_mib: float
+    graphs_mib: float
+    layout: Layout | None
+    offloaded_mib: float
+
+    @property
+    def total_mib(self) -> float:
+        """All of it."""
+        return self.weights_mib + self.activations_mib + self.overhead_mib + self.graphs_mib
+
+
+def fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
+    """Follows from the kind of card alone, so it is kept with the engine, for one model."""
+    known = memo(e)
+    if known.get("model") is not model:
+        known["model"], known["fixed"] = model, {}
+    key = (span, card.kind)
+    found: Fixed | None = known["fixed"].get(key)
+    if found is None:
+        found = known["fixed"][key] = _fixed(card, span, e, model)
+    return found
+
+
+def _fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
+    held = weights_mib(model, span, e.tp, card.gpu, expert_parallel=e.expert_parallel)
+    last = span[1] == model.num_hidden_layers
+    return Fixed(
+        weights_mib=float(ceil(max(0.0, held - e.offload_mib))),
+        activations_mib=float(ceil(activations_mib(model, e, last=last))),
+        overhead_mib=float(ceil(overhead_mib(card.gpu.vendor, e))),
+        graphs_mib=float(ceil(graphs_mib(e))) if e.release.graphs_first else 0.0,
+        layout=layout(model, span, e.tp, e.kv_bytes),
+        offloaded_mib=min(e.offload_mib, held),
+    )
+
+
+def utilization(held: Sequence[Card], wish: Wish) -> float:
+    """vLLM's one fraction for all cards: the pin, else 0.92, less where a card is in use."""
     if wish.gpu_memory_utilization is not None:
         return wish.gpu_memory_utilization
-    free = min(
-        (m.free_mib(gpu, wish) - m.FREE_MARGIN_MIB) / m.cuda_total_mib(gpu)
-        for gpu in (host.gpu(i) for i in candidate.gpus)
-    )
-    return max(0.01, min(GPU_MEMORY_UTILIZATION, floor(free * 100) / 100))
-
-
-def rank(
-    gpu: Gpu, stage: tuple[int, int], e: Engine, model: ModelSpec, wish: Wish, fraction: float
-) -> Memory:
-    """One card without its KV cache."""
-    held = weights_mib(model, stage, e.tp, gpu, expert_parallel=e.expert_parallel)
-    last = stage[1] == model.num_hidden_layers
-    return m.memory(
-        weights=max(0.0, held - e.offload_mib),
-        kv=0.0,
-        activations=activations_mib(model, e, last=last),
-        overhead=overhead_mib(gpu, e),
-        capacity=m.cuda_total_mib(gpu) * fraction,
-        graphs=graphs_mib(e) if e.release.graphs_first else 0.0,
-        other=m.other_mib(gpu, wish),
-    )
+    return min(card.fraction for card in held)
 
 
 def sized(
@@ -73,98 +95,72 @@ def sized(
 ) -> Candidate:
     """The candidate with memory per card, KV tokens of one engine and the utilization.
 
-    Where vLLM's defaults for a large card leave no room for one request, those of a small card are
-    taken: nothing that fits a smaller card is refused on a larger one.
+    With the first settings that hold one request, or the last where none do.
     """
     spans = stages(candidate, model)
     if spans is None:
         return candidate
-    gpus = [host.gpu(index) for index in candidate.gpus]
-    fraction = utilization(host, candidate, wish)
-    e = engine(candidate, gpus[0], model, wish, release)
-    found = _filled_in(candidate, gpus, spans, e, model, wish, fraction)
-    if not found.kv_sequences and (less := small(e, wish)) is not e:
-        found = _filled_in(candidate, gpus, spans, less, model, wish, fraction)
-        return replace(found, max_num_batched_tokens=less.batched)
+    known = cards(host, wish)
+    held = [known[index] for index in candidate.gpus]
+    fraction = utilization(held, wish)
+    found = candidate
+    for e in settings(engine(candidate, held, model, wish, release), wish):
+        found = _filled_in(candidate, held, spans, e, model, wish, fraction)
+        if found.kv_sequences:
+            break
     return found
 
 
 def _filled_in(
     candidate: Candidate,
-    gpus: Sequence[Gpu],
-    spans: Sequence[tuple[int, int]],
+    held: Sequence[Card],
+    spans: Sequence[Span],
     e: Engine,
     model: ModelSpec,
     wish: Wish,
     fraction: float,
 ) -> Candidate:
-    """The candidate with the memory of engines that are started so."""
-    ranks = _ranks(gpus, spans, e, model, wish, fraction)
-    of_span = {span: layout(model, span, e.tp, e.kv_bytes) for span in dict.fromkeys(spans)}
-    layouts = [of_span[span] for span in spans]
+    """The candidate with the memory of engines that are started so; the smallest one's tokens."""
+    ranks = tuple(zip(held, spans, strict=True))
+    # Like cards that hold the same blocks are counted once, and so are engines over such cards.
+    terms = {rank: fixed(*rank, e, model) for rank in dict.fromkeys(ranks)}
+    engines = [ranks[i : i + e.world] for i in range(0, len(ranks), e.world)]
+    rooms = {engine: _blocks(engine, terms, fraction) for engine in dict.fromkeys(engines)}
+    blocks, sure = min(rooms.values())
     context = workload(model, wish).context
-    blocks, sure = _blocks(ranks, layouts, 0.0), _blocks(ranks, layouts, FIT_MARGIN_MIB)
-    request, longest = _request(layouts, context, sure, e)
+    request, longest = _request(terms.values(), context, sure, e)
     needed = request + _null_blocks(e)
-    fits = sure >= needed
     concurrency = blocks / request if request else float(e.max_num_seqs)
-    return replace(
+    rows = {
+        engine: _rows(engine, terms, fraction, mine if enough >= needed else None, needed)
+        for engine, (mine, enough) in rooms.items()
+    }
+    return changed(
         candidate,
-        memory=tuple(
-            _filled(fixed, one, blocks if fits else needed, fits=fits)
-            for fixed, one in zip(ranks, layouts, strict=True)
-        ),
+        memory=tuple([row for engine in engines for row in rows[engine]]),
         kv_tokens=floor(concurrency * context),
-        kv_sequences=floor(concurrency) if fits else 0,
+        kv_sequences=floor(concurrency) if sure >= needed else 0,
         max_model_len=context,
         context_limit=min(longest, model.max_position_embeddings or longest),
         max_num_seqs=e.max_num_seqs,
+        max_num_batched_tokens=e.batched if e.told else None,
         gpu_memory_utilization=fraction,
-        cpu_offload_mib=_offloaded_mib(gpus, spans, e, model),
+        cpu_offload_mib=sum(terms[rank].offloaded_mib for rank in ranks),
     )
 
 
-def _offloaded_mib(
-    gpus: Sequence[Gpu], spans: Sequence[tuple[int, int]], e: Engine, model: ModelSpec
-) -> float:
-    """Weights of all ranks in the host's memory; a rank has no more to give than it holds."""
-    if not e.offload_mib:
-        return 0.0
-    held = (
-        weights_mib(model, span, e.tp, gpu, expert_parallel=e.expert_parallel)
-        for gpu, span in zip(gpus, spans, strict=True)
-    )
-    return sum(min(e.offload_mib, mib) for mib in held)
-
-
-def _ranks(
-    gpus: Sequence[Gpu],
-    spans: Sequence[tuple[int, int]],
-    e: Engine,
-    model: ModelSpec,
-    wish: Wish,
-    fraction: float,
-) -> list[Memory]:
-    """Every card without its cache; like cards that hold the same blocks are counted once."""
-    made: dict[object, Memory] = {}
-    ranks = []
-    for gpu, span in zip(gpus, spans, strict=True):
-        free = m.free_mib(gpu, wish)
-        key = (span, gpu.memory_mib, gpu.memory_reserved_mib, free, gpu.name)
-        if key not in made:
-            made[key] = rank(gpu, span, e, model, wish, fraction)
-        ranks.append(made[key])
-    return ranks
-
-
-def _blocks(ranks: Sequence[Memory], layouts: Sequence[Layout | None], margin_mib: float) -> int:
-    """Blocks of the rank with the fewest, with so much of every card left alone."""
-    found = [
-        floor((fixed.capacity_mib - fixed.total_mib - margin_mib) * m.MIB / one.block_bytes)
-        for fixed, one in zip(ranks, layouts, strict=True)
-        if one is not None
-    ]
-    return max(0, min(found, default=0))
+def _blocks(ranks: Iterable[Rank], terms: Mapping[Rank, Fixed], fraction: float) -> tuple[int, int]:
+    """Blocks of the rank with the fewest, and those of it that are sure: less the margin."""
+    found, sure = inf, inf
+    for rank in dict.fromkeys(ranks):
+        f = terms[rank]
+        if f.layout is not None:
+            spare = floor(rank[0].room.total_mib * fraction) - f.total_mib
+            size = f.layout.block_bytes / m.MIB
+            found, sure = min(found, spare / size), min(sure, (spare - FIT_MARGIN_MIB) / size)
+    if found is inf:
+        return 0, 0
+    return max(0, floor(found)), max(0, floor(sure))
 
 
 def _null_blocks(e: Engine) -> int:
@@ -172,29 +168,43 @@ def _null_blocks(e: Engine) -> int:
     return 1 if e.release.null_block else 0
 
 
-def _request(
-    layouts: Sequence[Layout | None], context: int, blocks: int, e: Engine
-) -> tuple[int, int]:
+def _request(terms: Iterable[Fixed], context: int, blocks: int, e: Engine) -> tuple[int, int]:
     """(blocks of one request of `context` tokens, the longest request that fits)."""
-    for one in layouts:
-        if one is not None:
-            longest = one.longest(blocks - _null_blocks(e), e.in_flight)
-            return one.blocks(context, e.in_flight), longest
+    for f in terms:
+        if f.layout is not None:
+            longest = f.layout.longest(blocks - _null_blocks(e), e.in_flight)
+            return f.layout.blocks(context, e.in_flight), longest
     return 0, UNBOUNDED
 
 
-def _filled(fixed: Memory, one: Layout | None, blocks: int, *, fits: bool) -> Memory:
-    """vLLM takes what is left as KV cache, cut to the blocks of the rank that has the fewest.
+def _rows(
+    ranks: Sequence[Rank],
+    terms: Mapping[Rank, Fixed],
+    fraction: float,
+    blocks: int | None,
+    needed: int,
+) -> list[Memory]:
+    """The cards of one engine, like ones as one object.
 
-    Where not even one request fits the cache is what that request needs, and the margin is seen.
+    vLLM takes what is left as KV cache, cut to the blocks of the rank that has the fewest. Where
+    not even one request fits (None) the cache is what that request needs, and the margin is seen.
     """
-    if one is None:
-        return fixed
-    held = blocks * one.block_bytes / m.MIB
-    if fits:
-        return replace(fixed, kv_cache_mib=float(floor(held)))
-    margin = float(FIT_MARGIN_MIB)
-    return replace(fixed, kv_cache_mib=float(ceil(held)), overhead_mib=fixed.overhead_mib + margin)
+    made = {rank: _memory(rank[0], terms[rank], fraction, blocks, needed) for rank in set(ranks)}
+    return [made[rank] for rank in ranks]
+
+
+def _memory(card: Card, f: Fixed, fraction: float, blocks: int | None, needed: int) -> Memory:
+    size = f.layout.block_bytes / m.MIB if f.layout is not None else 0.0
+    missing = f.layout is not None and blocks is None
+    return Memory(
+        weights_mib=f.weights_mib,
+        kv_cache_mib=float(ceil(needed * size) if blocks is None else floor(blocks * size)),
+        activations_mib=f.activations_mib,
+        overhead_mib=f.overhead_mib + (FIT_MARGIN_MIB if missing else 0.0),
+        capacity_mib=float(floor(card.room.total_mib * fraction)),
+        graphs_mib=f.graphs_mib,
+        other_mib=float(ceil(card.room.other_mib)),
+    )
 
 
 def stages(candidate: Candidate, model: ModelSpec) -> list[tuple[int, int]] | None:
@@ -216,17 +226,16 @@ def partitioned(
 
     A block weighs its own share of the weights and the cache of one request.
     """
-    gpus = [host.gpu(index) for index in candidate.gpus]
-    e = engine(candidate, gpus[0], model, wish)
-    fraction = utilization(host, candidate, wish)
+    known = cards(host, wish)
+    held = [known[index] for index in candidate.gpus]
+    e = engine(candidate, held, model, wish)
+    fraction = utilization(held, wish)
     context = workload(model, wish).context
-    fixed = [
-        overhead_mib(gpu, e) + graphs_mib(e) + activations_mib(model, e, last=gpu is gpus[-1])
-        for gpu in gpus
-    ]
+    step, sampling = (graphs_mib(e) + activations_mib(model, e, last=x) for x in (False, True))
     budgets = [
-        m.cuda_total_mib(gpu) * fraction - held for gpu, held in zip(gpus, fixed, strict=True)
+        card.room.total_mib * fraction - overhead_mib(card.gpu.vendor, e) - step for card in held
     ]
+    budgets[-1] += step - sampling
     first = outer_mib(model, e.tp, first=True)
     last = outer_mib(model, e.tp, last=True)
     return partition(_units(model, e, context), budgets, first=first, last=last)

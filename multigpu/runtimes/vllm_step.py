@@ -6,13 +6,15 @@ The profiling step runs `max_num_batched_tokens` tokens and samples for `max_num
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from multigpu.hardware import Gpu
+from multigpu.hardware import Vendor
 from multigpu.memo import memo
 from multigpu.memory import MIB
 from multigpu.plan import Candidate, ModelSpec, Wish
 from multigpu.runtimes import vllm_release
+from multigpu.runtimes.vllm_cards import Card
 from multigpu.runtimes.vllm_release import (
     MAX_NUM_SEQS,
     RENDERED,
@@ -33,11 +35,15 @@ ENCODER_MIB = 350.0
 # Gated delta nets: states of chunks of 64 tokens per head, and two tensors of half their size
 # (96 MiB at 8192 tokens and TP=2 for 24 heads of 128 x 128: club-3090 #838).
 GDN_CHUNK = 64
+BATCH_FLAG = "--max-num-batched-tokens"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Engine:
-    """What one engine is started with, as far as memory depends on it."""
+    """What one engine is started with, as far as memory depends on it.
+
+    `told` says that vLLM would take another batch by itself, so that ours is written.
+    """
 
     tp: int
     world: int
@@ -49,27 +55,75 @@ class Engine:
     expert_parallel: bool
     offload_mib: float
     release: Release
+    told: bool = False
 
 
 def engine(
-    candidate: Candidate, gpu: Gpu, model: ModelSpec, wish: Wish, release: Release = RENDERED
+    candidate: Candidate,
+    cards: Sequence[Card],
+    model: ModelSpec,
+    wish: Wish,
+    release: Release = RENDERED,
 ) -> Engine:
-    """The settings of an engine whose first card is `gpu`."""
-    batched = batched_tokens(gpu, wish.flags)
+    """The settings of every engine of a candidate over `cards`.
+
+    vLLM takes its defaults from an engine's first card. Replicas are started alike: where their
+    first cards differ, with what vLLM takes for the smaller one. Kept with the wish.
+    """
+    c = candidate
+    world = len(cards) // c.replicas
+    first, told = cards[0], False
+    if c.replicas > 1:
+        firsts = cards[::world]
+        first = min(firsts, key=lambda card: card.batch)
+        told = first.batch != max(card.batch for card in firsts)
+    sizes = (c.tensor_parallel_size, c.pipeline_parallel_size, c.replicas, world)
+    settled = (first.batch, told, c.expert_parallel, model.kv_cache_dtype, release.version)
+    known = memo(wish)
+    key = ("vllm-engine", sizes, settled)
+    found: Engine | None = known.get(key)
+    if found is None:
+        found = known[key] = _engine(c, first, told, model, wish, release)
+    return found
+
+
+def _engine(
+    candidate: Candidate, first: Card, told: bool, model: ModelSpec, wish: Wish, release: Release
+) -> Engine:
+    batched = batched_tokens(first.gpu, wish.flags)
     pp = candidate.pipeline_parallel_size
     steps = (2 if pp == 1 else pp + 1) if release.windows_in_flight else 1
     return Engine(
         tp=candidate.tensor_parallel_size,
         world=len(candidate.gpus) // candidate.replicas,
-        max_num_seqs=max_num_seqs(gpu, wish, candidate.replicas),
+        max_num_seqs=max_num_seqs(first.gpu, wish, candidate.replicas),
         batched=batched,
         kv_bytes=kv_bytes(wish, model),
         in_flight=steps * batched,
         eager="--enforce-eager" in wish.flags,
         expert_parallel=candidate.expert_parallel,
-        offload_mib=(wish.cpu_offload_gib or 0.0) * 1024,
+        offload_mib=0.0,
         release=release,
+        told=told and BATCH_FLAG not in wish.flags,
     )
+
+
+def settings(e: Engine, wish: Wish) -> Iterator[Engine]:
+    """An engine and what needs less of a card, in the order in which they are tried.
+
+    Where vLLM's defaults for a large card leave no room for one request, those of a small card are
+    taken: nothing that fits a smaller card is refused on a larger one. Weights go to the host's
+    memory where that is wished and nothing else helps.
+    """
+    known = memo(e)
+    if "settings" not in known:
+        less = small(e, wish)
+        tried = [e] if less is e else [e, less]
+        if wish.cpu_offload_gib:
+            mib = wish.cpu_offload_gib * 1024
+            tried += [replace(one, offload_mib=mib) for one in tried]
+        known["settings"] = tried
+    yield from known["settings"]
 
 
 def activations_mib(model: ModelSpec, e: Engine, *, last: bool = True) -> float:
@@ -110,15 +164,15 @@ def graphs_mib(e: Engine) -> float:
     return vllm_release.GRAPH_MIB * vllm_release.captured_graphs(e.max_num_seqs)
 
 
-def overhead_mib(gpu: Gpu, e: Engine) -> float:
+def overhead_mib(vendor: Vendor, e: Engine) -> float:
     """Context, libraries and communicators of one rank."""
-    spans = vllm_release.NCCL_MIB[gpu.vendor] if e.world > 1 else 0.0
-    return vllm_release.CONTEXT_MIB[gpu.vendor] + spans
+    spans = vllm_release.NCCL_MIB[vendor] if e.world > 1 else 0.0
+    return vllm_release.CONTEXT_MIB[vendor] + spans
 
 
 def small(e: Engine, wish: Wish) -> Engine:
     """The same engine with the defaults of a small card; `e` itself where nothing is smaller."""
-    if "--max-num-batched-tokens" in wish.flags or e.batched <= SMALL_BATCH:
+    if BATCH_FLAG in wish.flags or e.batched <= SMALL_BATCH:
         return e
     free = wish.concurrency is None and "--max-num-seqs" not in wish.flags
     return replace(
@@ -126,4 +180,5 @@ def small(e: Engine, wish: Wish) -> Engine:
         batched=SMALL_BATCH,
         in_flight=e.in_flight // e.batched * SMALL_BATCH,
         max_num_seqs=MAX_NUM_SEQS if free else e.max_num_seqs,
+        told=True,
     )

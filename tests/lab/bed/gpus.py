@@ -36,7 +36,7 @@ PROGRAMS = {
 # What nvidia-smi is made of, below one directory: the generator that the tests' machines come from.
 PYTHON = HOME / "python"
 MODULES = (
-    *(f"multigpu/{name}.py" for name in ("__init__", "hardware", "links", "managed")),
+    *(f"multigpu/{name}.py" for name in ("__init__", "hardware", "links", "managed", "memo")),
     *("tests/rigs/__init__.py", "tests/rigs/dialect.py", "tests/rigs/sysfs.py"),
     *(f"tests/rigs/nvidia_{name}.py" for name in ("facts", "health", "nodes", "smi", "table")),
     "tests/rigs/topology.py",
