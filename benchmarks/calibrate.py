@@ -27,7 +27,7 @@ def main() -> None:
     found = fit(rows)
     named = {"VLLM": found.vllm, "LLAMA_CPP": found.llama_cpp}
     for name, engine in named.items():
-        print(f"{name} = Engine({_numbers(astuple(engine))})")
+        print(f"{name} = {type(engine).__name__}({_numbers(astuple(engine))})")
     print(f"ROCM = Slower({_numbers(astuple(found.rocm))})")
     print(f"LINKS = Links({_numbers(astuple(found.links))})")
     counts = Counter(row.runtime for row in rows)
@@ -56,9 +56,17 @@ def _spread(some: Sequence[Scored]) -> str:
         for one in some
         if one.row.measured.prefill_tokens_per_s
     ]
-    ttft = [log(one.row.measured.ttft_ms / one.ttft_ms) for one in some if one.row.measured.ttft_ms]
+    timed = [(one, one.row.measured.ttft_ms) for one in some if one.row.measured.ttft_ms]
+    spread = [log(was / one.ttft_low_ms) for one, was in timed]
+    together = [log(was / one.ttft_high_ms) for one, was in timed]
     parts = []
-    for what, values in (("decode", decode), ("prefill", prefill), ("ttft", ttft)):
+    kinds = {
+        "decode": decode,
+        "prefill": prefill,
+        "ttft of spread arrivals": spread,
+        "ttft of all at once": together,
+    }
+    for what, values in kinds.items():
         if values:
             low, middle, high = (exp(quantile(values, q)) for q in (0.1, 0.5, 0.9))
             parts.append(f"{what} {low:.2f} {middle:.2f} {high:.2f} of {len(values)}")

@@ -17,7 +17,7 @@ from statistics import mean, median
 from benchmarks.figure import Figure
 from benchmarks.fitting import Constants, fit, predicted
 from benchmarks.groundtruth import Row, usable_rows
-from multigpu.speed.constants import DECODE, LINKS, LLAMA_CPP, ROCM, VLLM
+from multigpu.speed.constants import DECODE, LINKS, LLAMA_CPP, ROCM, TTFT, VLLM
 from multigpu.speed.service import engine_name
 
 # A runtime of the table that the planner does not serve: scored apart, never fitted.
@@ -33,6 +33,8 @@ class Scored:
     decode_tokens_per_s: float
     prefill_tokens_per_s: float
     ttft_ms: float
+    ttft_low_ms: float
+    ttft_high_ms: float
 
     @property
     def error(self) -> float:
@@ -53,7 +55,8 @@ def scored(rows: Sequence[Row], fitted: Constants | None = None) -> list[Scored]
         constants = fitted or fit([row for row in trained if row.rig != rig])
         for row in rows:
             if row.rig == rig and (rates := predicted(row, constants)) is not None:
-                values = (rates.decode_tokens_per_s, rates.prefill_tokens_per_s, rates.ttft_ms)
+                first = (rates.ttft_ms, rates.ttft_low_ms, rates.ttft_high_ms)
+                values = (rates.decode_tokens_per_s, rates.prefill_tokens_per_s, *first)
                 found.append(Scored(row, *values))
     return found
 
@@ -137,6 +140,15 @@ def covered(found: Sequence[Scored]) -> float:
     return inside / len(found)
 
 
+def first_covered(found: Sequence[Scored]) -> float:
+    """The same of times to the first token."""
+    timed = [(one, one.row.measured.ttft_ms) for one in found if one.row.measured.ttft_ms]
+    inside = sum(
+        one.ttft_low_ms * TTFT.low <= was <= one.ttft_high_ms * TTFT.high for one, was in timed
+    )
+    return inside / max(1, len(timed))
+
+
 def report(found: Sequence[Scored], show: bool) -> None:
     """Per rig and per runtime, every row where asked for."""
     ranked = ranks(found)
@@ -165,6 +177,7 @@ def figures(found: Sequence[Scored]) -> list[Figure]:
         Figure("decode: rigs with rank >= 0.9", sum(r >= 0.9 for r in ranked), "", "", True),
         Figure("decode: measured within the range", 100 * covered(ours), "%", "", True),
         *_others(ours),
+        Figure("time to first token: within the range", 100 * first_covered(ours), "%", "", True),
     ]
 
 

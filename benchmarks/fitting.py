@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, fields
 from math import exp, log, sqrt
 
 from benchmarks.groundtruth import Row
-from multigpu.speed.constants import Engine, Links, Slower
+from multigpu.speed.constants import Engine, Links, LlamaCpp, Slower
 from multigpu.speed.service import Rates, rates
 
 # Residuals below this are noise of one kind of machine; twice as far they begin to count less.
@@ -27,7 +27,7 @@ class Constants:
     """Everything that is fitted."""
 
     vllm: Engine
-    llama_cpp: Engine
+    llama_cpp: LlamaCpp
     rocm: Slower
     links: Links
 
@@ -44,7 +44,10 @@ class Constants:
 PRIOR = Constants(
     Engine(0.8, 0.6, 0.6, 0.6, 0.8, 0.6, 10.0, 40.0, 1000.0, 20.0),
     # llama.cpp pull requests 7860 and 7921: prompts of 8B models at 0.2 of int8 on 3090 and 4090.
-    Engine(0.8, 0.6, 0.8, 0.55, 0.36, 0.5, 30.0, 40.0, 300.0, 50.0),
+    LlamaCpp(
+        *(0.8, 0.7, 0.8, 0.45, 0.6, 0.5, 20.0, 20.0, 300.0, 50.0),
+        *(75.0, 85.0, 1300.0, 150.0, 48.0),
+    ),
     Slower(0.7, 0.5, 2.0),
     Links(10.0, 15.0, 30.0, 0.7, 0.4, 0.3, 30.0, 0.07),
 )
@@ -91,11 +94,20 @@ def _parts(of: Constants) -> tuple[Engine | Slower | Links, ...]:
 
 
 def residuals(row: Row, found: Rates | None) -> list[float]:
-    """Logarithms of predicted over measured: decode, and half as heavy the prefill rate."""
-    if found is None or row.measured.decode_tokens_per_s is None:
+    """Logarithms of predicted over measured: decode, and less heavy what prompts take.
+
+    That is the prefill rate, or the time to the first token where no request waits for memory:
+    beyond `ttft_low_ms` and `ttft_high_ms`, between which arrivals decide.
+    """
+    if found is None or row.measured.decode_tokens_per_s is None or row.load is None:
         return [0.0, 0.0]
-    prefill = row.measured.prefill_tokens_per_s
-    second = 0.5 * log(found.prefill_tokens_per_s / prefill) if prefill else 0.0
+    prefill, ttft = row.measured.prefill_tokens_per_s, row.measured.ttft_ms
+    second = 0.0
+    if prefill:
+        second = 0.5 * log(found.prefill_tokens_per_s / prefill)
+    elif ttft and found.running == row.load.concurrency:
+        over = max(0.0, log(found.ttft_low_ms / ttft)) + min(0.0, log(found.ttft_high_ms / ttft))
+        second = 0.25 * over
     return [log(found.decode_tokens_per_s / row.measured.decode_tokens_per_s), second]
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import combinations, pairwise
 from math import comb
 
-from multigpu.hardware import Gpu, Host, P2p, Path
+from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path
 from multigpu.memo import memo
 from multigpu.mix import MATCHED_SHARE
 
@@ -71,12 +71,21 @@ def _distance(is_bonded: bool, path: Path | None) -> int:
 
 def apart(host: Host, a: int, b: int) -> int:
     """The distance in halves: of pairs as near as each other, one with peer access is nearer."""
+    return _apart(host).get((a, b) if a < b else (b, a), 2 * UNKNOWN_DISTANCE + 1)
+
+
+def _apart(host: Host) -> dict[tuple[int, int], int]:
+    """`apart` of every pair (a < b) that the topology shows, made once per host."""
     known = memo(host)
-    if "granted" not in known:
-        known["granted"] = {(p.a, p.b) for p in host.pairs if p.p2p_read is P2p.OK}
-    far = distance(host, a, b)
-    granted = far == 0 or ((a, b) if a < b else (b, a)) in known["granted"]
-    return 2 * far if granted else 2 * far + 1
+    if "apart" not in known:
+        known["apart"] = {(p.a, p.b): _halves(p) for p in host.pairs}
+    found: dict[tuple[int, int], int] = known["apart"]
+    return found
+
+
+def _halves(pair: GpuPair) -> int:
+    far = _distance(pair.bonded, pair.path)
+    return 2 * far + (far > 0 and pair.p2p_read is not P2p.OK)
 
 
 def spread(host: Host, gpus: Sequence[int]) -> tuple[int, int]:
@@ -117,7 +126,8 @@ def best(host: Host, gpus: Sequence[Gpu], n: int, free: Free | None = None) -> G
     indices = sorted(width)
     if n >= len(indices):
         return tuple(indices)
-    near = tuple([apart(host, a, b) for a, b in combinations(indices, 2)])
+    known, unknown = _apart(host), 2 * UNKNOWN_DISTANCE + 1
+    near = tuple([known.get(pair, unknown) for pair in combinations(indices, 2)])
     if min(near) == max(near):
         return tuple(sorted(sorted(indices, key=lambda i: (-width[i], -room[i], i))[:n]))
 
@@ -192,12 +202,18 @@ def by_capability(host: Host, gpus: Group) -> Group:
     vLLM chooses kernels and its defaults for large cards from device 0.
     """
 
-    def order(index: int) -> tuple[object, ...]:
-        gpu = host.gpu(index)
-        free = gpu.memory_free_mib or 0
-        return gpu.compute_capability or (0, 0), gpu.memory_mib or 0, gpu.name or "", -free, index
+    known = memo(host)
+    if "by-capability" not in known:
+        ranked = sorted(host.gpus, key=_age)
+        known["by-capability"] = {gpu.index: place for place, gpu in enumerate(ranked)}
+    places: dict[int, int] = known["by-capability"]
+    return tuple(sorted(gpus, key=places.__getitem__))
 
-    return tuple(sorted(gpus, key=order))
+
+def _age(gpu: Gpu) -> tuple[object, ...]:
+    free = gpu.memory_free_mib or 0
+    capability = gpu.compute_capability or (0, 0)
+    return capability, gpu.memory_mib or 0, gpu.name or "", -free, gpu.index
 
 
 def capability_gap(host: Host, gpus: Sequence[int]) -> bool:

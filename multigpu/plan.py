@@ -180,6 +180,7 @@ class Workload:
 
     `context` is the longest request, `input_tokens` and `output_tokens` a typical one, all in
     tokens; `concurrency` counts requests at a time over all engines of the service.
+    `kv_cache_dtype` is the type of cached elements in the runtime's own word, None for 16 bit.
     """
 
     objective: Objective
@@ -189,6 +190,7 @@ class Workload:
     output_tokens: int
     ttft_ms: float | None = None
     tpot_ms: float | None = None
+    kv_cache_dtype: str | None = None
 
     @property
     def request_tokens(self) -> int:

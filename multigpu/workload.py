@@ -16,14 +16,15 @@ def workload(model: ModelSpec, wish: Wish) -> Workload:
     Asked for every candidate, so it is kept with the wish.
     """
     known = memo(wish)
-    key = ("workload", model.max_position_embeddings)
+    key = ("workload", model.max_position_embeddings, model.kv_cache_dtype)
     found: Workload | None = known.get(key)
     if found is None:
-        found = known[key] = _filled(wish, model.max_position_embeddings or CONTEXT)
+        found = known[key] = _filled(wish, model)
     return found
 
 
-def _filled(wish: Wish, longest: int) -> Workload:
+def _filled(wish: Wish, model: ModelSpec) -> Workload:
+    longest = model.max_position_embeddings or CONTEXT
     context = wish.context or min(CONTEXT, longest)
     output = wish.output_tokens or min(OUTPUT_TOKENS, max(1, context // 4))
     given = wish.input_tokens or INPUT_TOKENS
@@ -35,4 +36,16 @@ def _filled(wish: Wish, longest: int) -> Workload:
         output_tokens=output,
         ttft_ms=wish.ttft_ms,
         tpot_ms=wish.tpot_ms,
+        kv_cache_dtype=kv_cache_dtype(wish, model),
     )
+
+
+def kv_cache_dtype(wish: Wish, model: ModelSpec) -> str | None:
+    """The type of cached elements: what is pinned or passed on, else what the checkpoint asks for.
+
+    `auto` (vLLM, SGLang) leaves it to the checkpoint. llama.cpp's types of keys and values are
+    nearly always the same; that of the keys stands for both.
+    """
+    passed = wish.flags.get("--kv-cache-dtype") or wish.flags.get("--cache-type-k")
+    asked = wish.kv_cache_dtype or passed or "auto"
+    return model.kv_cache_dtype if asked == "auto" else asked

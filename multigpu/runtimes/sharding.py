@@ -60,6 +60,23 @@ def valid(model: ModelSpec, tp: int, expert_parallel: bool = False) -> bool:
     return not sharding(model, tp, expert_parallel)
 
 
+def experts_dealt(model: ModelSpec, tp: int, wished: bool | None) -> bool | None:
+    """Whether experts are dealt whole at this size; None where no way is valid.
+
+    They are where dividing each of them would break the groups of its quantization.
+    """
+    known = memo(model)
+    key = ("experts-dealt", tp, wished)
+    if key not in known:
+        mixture = (model.num_experts or 0) >= tp
+        ways = [
+            way for way in ((False, True) if wished is None else (wished,)) if mixture or not way
+        ]
+        known[key] = next((way for way in ways if valid(model, tp, way)), None)
+    found: bool | None = known[key]
+    return found
+
+
 def _indivisible(model: ModelSpec, tp: int, expert_parallel: bool) -> Iterator[Reason]:
     """Everything that does not divide, without advice."""
     yield from _heads(model, tp)

@@ -9,15 +9,15 @@ ways follow (`thorough`), so that a wish is refused only when no way is left.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from multigpu.groups import by_capability
 from multigpu.hardware import Host
-from multigpu.memo import memo
+from multigpu.memo import changed, memo
 from multigpu.placement import even
 from multigpu.plan import Candidate, ModelSpec, Strategy, Wish
 from multigpu.runtimes.seats import Group, Seats, seats
-from multigpu.runtimes.sharding import valid
+from multigpu.runtimes.sharding import experts_dealt
 
 Sizing = Callable[[Candidate, Host, ModelSpec, Wish], Candidate]
 Partition = Callable[[Candidate, Host, ModelSpec, Wish], tuple[int, ...] | None]
@@ -162,16 +162,8 @@ class Proposals:
             yield from self.team_replicas(t)
 
     def experts(self, tp: int) -> bool | None:
-        """Whether experts are dealt whole at this size; None where no way is valid.
-
-        They are where dividing each of them would break the groups of its quantization.
-        """
-        wished = self.wish.expert_parallel
-        for expert_parallel in (False, True) if wished is None else (wished,):
-            mixture = (self.model.num_experts or 0) >= tp
-            if (mixture or not expert_parallel) and valid(self.model, tp, expert_parallel):
-                return expert_parallel
-        return None
+        """Whether experts are dealt whole at this size; None where no way is valid."""
+        return experts_dealt(self.model, tp, self.wish.expert_parallel)
 
     def candidate(
         self, strategy: Strategy, gpus: Group, tp: int = 1, pp: int = 1, replicas: int = 1
@@ -189,7 +181,7 @@ class Proposals:
         gpus = self.part.first(tp)
         expert_parallel = bool(self.wish.expert_parallel and self.model.num_experts)
         made = Candidate(self.ways.name, Strategy.TENSOR_PARALLEL, gpus, tp)
-        return replace(made, expert_parallel=True) if expert_parallel else made
+        return changed(made, expert_parallel=True) if expert_parallel else made
 
     def whole(self) -> Iterator[tuple[Candidate, bool]]:
         """The best card of each class, and a copy on every card that holds one by itself."""
@@ -240,13 +232,13 @@ class Proposals:
         """With even stages, or where cards are not alike with stages by their memory."""
         pp, layers = made.pipeline_parallel_size, self.wish.layers
         if layers is not None and len(layers) == pp:
-            yield replace(made, layers=layers), True
+            yield changed(made, layers=layers), True
             return
         usual = even(self.model.num_hidden_layers, pp)
-        even_stages = replace(made, layers=usual)
+        even_stages = changed(made, layers=usual)
         counted = self.partitioned(even_stages) if self.part.unequal(made.gpus) else None
         if counted is not None and counted != usual:
-            yield replace(made, layers=counted), True
+            yield changed(made, layers=counted), True
         if counted in (None, usual) or self.thorough:
             yield even_stages, True
 
@@ -256,7 +248,7 @@ class Proposals:
             return None
         tp, free = made.tensor_parallel_size, self.part.free
         teams = [made.gpus[i : i + tp] for i in range(0, len(made.gpus), tp)]
-        least = replace(made, gpus=tuple(min(team, key=lambda i: free[i]) for team in teams))
+        least = changed(made, gpus=tuple(min(team, key=lambda i: free[i]) for team in teams))
         return self.ways.partitioned(least, self.host, self.model, self.wish)
 
     def team_pipelines(self, tp: int) -> Iterator[tuple[Candidate, bool]]:

@@ -7,7 +7,7 @@ holds for all. Kept with the host.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 
 from multigpu.hardware import Gpu, Host, Vendor
 from multigpu.memo import memo
@@ -23,6 +23,7 @@ class Card:
     `fraction` is the largest `--gpu-memory-utilization`, up to vLLM's own 0.92, with which vLLM
     starts: it refuses when less than that is free. `batch` are the tokens of a step vLLM takes by
     itself where this is an engine's first card. `kind` is what resident weights depend on.
+    `other_mib` are whole MiB that others hold.
     """
 
     gpu: Gpu
@@ -30,6 +31,7 @@ class Card:
     fraction: float
     batch: int
     kind: tuple[bool, tuple[int, int] | None]
+    other_mib: float
 
 
 def cards(host: Host, wish: Wish) -> dict[int, Card]:
@@ -49,6 +51,7 @@ def _card(gpu: Gpu, wish: Wish, alike: dict[object, Card]) -> Card:
     key = (here, gpu.memory_mib, gpu.name, kind)
     if key not in alike:
         share = floor((here.free_mib - FREE_MARGIN_MIB) / here.total_mib * 100) / 100
+        other = float(ceil(here.other_mib))
         fraction = max(0.01, min(RENDERED.gpu_memory_utilization, share))
-        alike[key] = Card(gpu, here, fraction, batched_tokens(gpu, {}), kind)
+        alike[key] = Card(gpu, here, fraction, batched_tokens(gpu, {}), kind, other)
     return alike[key]

@@ -49,13 +49,9 @@ class Fixed(NamedTuple):
     activations_mib: float
     overhead_mib: float
     graphs_mib: float
+    total_mib: float
     layout: Layout | None
     offloaded_mib: float
-
-    @property
-    def total_mib(self) -> float:
-        """All of it."""
-        return self.weights_mib + self.activations_mib + self.overhead_mib + self.graphs_mib
 
 
 def fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
@@ -73,14 +69,13 @@ def fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
 def _fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
     held = weights_mib(model, span, e.tp, card.gpu, expert_parallel=e.expert_parallel)
     last = span[1] == model.num_hidden_layers
-    return Fixed(
-        weights_mib=float(ceil(max(0.0, held - e.offload_mib))),
-        activations_mib=float(ceil(activations_mib(model, e, last=last))),
-        overhead_mib=float(ceil(overhead_mib(card.gpu.vendor, e))),
-        graphs_mib=float(ceil(graphs_mib(e))) if e.release.graphs_first else 0.0,
-        layout=layout(model, span, e.tp, e.kv_bytes),
-        offloaded_mib=min(e.offload_mib, held),
-    )
+    weights = float(ceil(max(0.0, held - e.offload_mib)))
+    activations = float(ceil(activations_mib(model, e, last=last)))
+    overhead = float(ceil(overhead_mib(card.gpu.vendor, e)))
+    graphs = float(ceil(graphs_mib(e))) if e.release.graphs_first else 0.0
+    total = weights + activations + overhead + graphs
+    cut = layout(model, span, e.tp, e.kv_bytes)
+    return Fixed(weights, activations, overhead, graphs, total, cut, min(e.offload_mib, held))
 
 
 def utilization(held: Sequence[Card], wish: Wish) -> float:
@@ -145,8 +140,13 @@ def _filled_in(
         max_num_seqs=e.max_num_seqs,
         max_num_batched_tokens=e.batched if e.told else None,
         gpu_memory_utilization=fraction,
-        cpu_offload_mib=sum(terms[rank].offloaded_mib for rank in ranks),
+        cpu_offload_mib=_offloaded(ranks, terms) if e.offload_mib else 0.0,
     )
+
+
+def _offloaded(ranks: Iterable[Rank], terms: Mapping[Rank, Fixed]) -> float:
+    """Weights of all ranks in the host's memory; a rank has no more to give than it holds."""
+    return sum(terms[rank].offloaded_mib for rank in ranks)
 
 
 def _blocks(ranks: Iterable[Rank], terms: Mapping[Rank, Fixed], fraction: float) -> tuple[int, int]:
@@ -195,15 +195,17 @@ def _rows(
 
 def _memory(card: Card, f: Fixed, fraction: float, blocks: int | None, needed: int) -> Memory:
     size = f.layout.block_bytes / m.MIB if f.layout is not None else 0.0
-    missing = f.layout is not None and blocks is None
+    overhead = f.overhead_mib
+    if f.layout is not None and blocks is None:
+        overhead += FIT_MARGIN_MIB
     return Memory(
-        weights_mib=f.weights_mib,
-        kv_cache_mib=float(ceil(needed * size) if blocks is None else floor(blocks * size)),
-        activations_mib=f.activations_mib,
-        overhead_mib=f.overhead_mib + (FIT_MARGIN_MIB if missing else 0.0),
-        capacity_mib=float(floor(card.room.total_mib * fraction)),
-        graphs_mib=f.graphs_mib,
-        other_mib=float(ceil(card.room.other_mib)),
+        f.weights_mib,
+        float(ceil(needed * size) if blocks is None else floor(blocks * size)),
+        f.activations_mib,
+        overhead,
+        float(floor(card.room.total_mib * fraction)),
+        f.graphs_mib,
+        card.other_mib,
     )
 
 

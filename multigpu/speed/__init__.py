@@ -34,7 +34,7 @@ def predict(candidate: Candidate, host: Host, model: ModelSpec, load: Workload) 
     return Prediction(
         decode_tokens_per_s=_range(found.decode_tokens_per_s, decode, wide),
         prefill_tokens_per_s=_range(found.prefill_tokens_per_s, prefill, wide),
-        ttft_ms=_range(found.ttft_ms, TTFT, wide),
+        ttft_ms=_first(found, wide),
         tpot_ms=_range(found.tpot_ms, slow, wide),
         running=found.running,
         basis=basis(engine, wide),
@@ -43,6 +43,12 @@ def predict(candidate: Candidate, host: Host, model: ModelSpec, load: Workload) 
 
 def _amd(candidate: Candidate, host: Host) -> bool:
     return host.gpu(candidate.gpus[0]).vendor == "amd"
+
+
+def _first(found: Rates, wide: float) -> Estimate:
+    """From arrivals spread by chance to all requests at once, each with its own error."""
+    low = min(found.ttft_ms, found.ttft_low_ms * TTFT.low) / wide
+    return Estimate(found.ttft_ms, low, max(found.ttft_ms, found.ttft_high_ms * TTFT.high) * wide)
 
 
 def _range(value: float, spread: Spread, wide: float) -> Estimate:

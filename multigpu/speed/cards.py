@@ -16,6 +16,8 @@ LANE_GB_S = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
 # Clock rises with about the cube root of power near the default limit and faster well below it;
 # 0.6 takes 24 % of arithmetic at 220 of 350 W. Memory clocks are not lowered by a power limit.
 POWER_EXPONENT = 0.6
+# RTX 3090: 71.2 TFLOP/s, 82 multiprocessors at 1695 MHz; the same on the 40 and 50 series.
+GEFORCE_FP16_PER_CLOCK = 512
 KEPT = 64
 
 
@@ -23,7 +25,8 @@ KEPT = 64
 class Card:
     """One card: bandwidth in bytes/s, arithmetic in operations/s (None where it has no such type).
 
-    `link` is its PCIe link in bytes/s and one direction.
+    `link` is its PCIe link in bytes/s and one direction, `cycles` the clocks per second of all
+    multiprocessors together, for work beside the matrix units.
     """
 
     bandwidth: float
@@ -34,6 +37,7 @@ class Card:
     capability: tuple[int, int] | None
     amd: bool
     link: float
+    cycles: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,15 @@ def _card(gpu: Gpu) -> Card | None:
         capability=gpu.compute_capability or data.compute_capability,
         amd=data.vendor is Vendor.AMD,
         link=_link(gpu, data),
+        cycles=_cycles(data) * scale / 1e12,
     )
+
+
+def _cycles(data: GpuData) -> float:
+    """Multiprocessors times clock; where either is not known as on GeForce cards of that FP16."""
+    if data.multiprocessors and data.boost_mhz:
+        return data.multiprocessors * data.boost_mhz * 1e6
+    return data.fp16_tflops * 1e12 / GEFORCE_FP16_PER_CLOCK
 
 
 def _power(gpu: Gpu, data: GpuData) -> float:

@@ -9,26 +9,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 from multigpu.hardware import Host
 from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Workload
+from multigpu.speed.arrivals import LARGE_CARD_MIB, LARGE_STEP, SMALL_STEP, arrivals, rounds
 from multigpu.speed.cards import Card, Cards, cards
 from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
 from multigpu.speed.steps import UBATCH, Stage, arithmetic, prompt, step
-from multigpu.speed.work import MIB, Work, work
+from multigpu.speed.work import MIB, Work, element_bytes, work
 
 SHARDED = (Strategy.TENSOR_PARALLEL, Strategy.TENSOR_PIPELINE_PARALLEL, Strategy.TENSOR_SPLIT)
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Predicted middle values: per service, and times of one request in milliseconds."""
+    """Predicted middle values: per service, and times of one request in milliseconds.
+
+    `ttft_low_ms` and `ttft_high_ms` are for arrivals spread by chance and for all at once.
+    """
 
     decode_tokens_per_s: float
     prefill_tokens_per_s: float
     ttft_ms: float
+    ttft_low_ms: float
+    ttft_high_ms: float
     tpot_ms: float
     running: int
+
+
+class Seats(NamedTuple):
+    """What one engine takes at a time: requests, tokens of prompts in a step, prompts or mixed."""
+
+    requests: int
+    step_tokens: int
+    prompts_first: bool
 
 
 def engine_name(candidate: Candidate, amd: bool) -> str:
@@ -53,7 +68,7 @@ def rates(
     if len(some) != len(group) or not some:
         return None
     engine = engines[engine_name(candidate, some[0].amd)]
-    rank = work(model, tensor_size(candidate))
+    rank = work(model, tensor_size(candidate), element_bytes(load.kv_cache_dtype))
     copies = max(1, candidate.replicas)
     size = len(group) // copies
     alike = 1 if copies == 1 or len(set(some)) == 1 else copies
@@ -62,8 +77,8 @@ def rates(
     for i in range(alike):
         part = slice(i * size, (i + 1) * size)
         stages = _stages(candidate, known, some[part], candidate.gpus[part], rank, engine, model)
-        room = _room(candidate, candidate.memory[part], rank, load, len(stages))
-        each.append(_loop(load, rank, stages, engine, links, room, copies))
+        seats = _seats(candidate, candidate.memory[part], rank, load, len(stages))
+        each.append(_loop(load, rank, stages, engine, links, seats, copies))
     return each[0] if alike == 1 else _together(each, load)
 
 
@@ -77,6 +92,8 @@ def _together(each: list[Rates], load: Workload) -> Rates:
         decode_tokens_per_s=decode,
         prefill_tokens_per_s=sum(one.prefill_tokens_per_s for one in each) / copies,
         ttft_ms=max(one.ttft_ms for one in each),
+        ttft_low_ms=min(one.ttft_low_ms for one in each),
+        ttft_high_ms=max(one.ttft_high_ms for one in each),
         tpot_ms=max(one.tpot_ms for one in each),
         running=min(load.concurrency, sum(one.running for one in each) // copies),
     )
@@ -109,6 +126,8 @@ def _stages(
             Stage(
                 bandwidth=min(card.bandwidth for card in team),
                 arithmetic=min(arithmetic(card, rank, engine) for card in team),
+                sixteen_bit=min(card.fp16 for card in team) * engine.arithmetic,
+                cycles=min(card.cycles for card in team),
                 share=shares[i],
                 last=i == count - 1,
                 join=known.join(indices[i * tp : (i + 1) * tp]) if tp > 1 else None,
@@ -128,6 +147,15 @@ def _shares(candidate: Candidate, count: int, layers: int) -> list[float]:
     if total == layers + 1:
         blocks[-1] -= 1.0
     return [n / layers if total in (layers, layers + 1) else n / total for n in blocks]
+
+
+def _seats(
+    candidate: Candidate, memory: tuple[Memory, ...], rank: Work, load: Workload, stages: int
+) -> Seats:
+    small = bool(memory) and min(card.capacity_mib for card in memory) < LARGE_CARD_MIB
+    step = candidate.max_num_batched_tokens or (SMALL_STEP if small else LARGE_STEP)
+    room = _room(candidate, memory, rank, load, stages)
+    return Seats(room, step, candidate.runtime == "sglang")
 
 
 def _room(
@@ -152,34 +180,35 @@ def _loop(
     stages: list[Stage],
     engine: Engine,
     links: Links,
-    room: int,
+    seats: Seats,
     copies: int,
 ) -> Rates:
-    """A service of `copies` like engines that hold `room` requests each."""
+    """A service of `copies` like engines with so many `seats` each."""
     wanted = ceil(load.concurrency / copies)
-    busy, running = min(copies, load.concurrency), min(wanted, room)
+    busy, running = min(copies, load.concurrency), min(wanted, seats.requests)
     context = load.input_tokens + load.output_tokens / 2
     token, own = _times(load, rank, stages, engine, links, running, context)
-    # Prompts of the others come between the tokens of one request.
-    tpot = token + (running - 1) * own / load.output_tokens
-    waiting = (wanted / running - 1) * (load.output_tokens * tpot + own)
+    times, fit = rounds(load.concurrency), seats.step_tokens / load.input_tokens
+    came = arrivals(running, fit, seats.prompts_first, times)
+    tpot = token + came.between * own / load.output_tokens
+    # Reading all prompts and all tokens of those that run together; the others wait for it.
+    round_ = load.output_tokens * token + running * own
+    waiting = (wanted / running - 1) * round_
+    # Of the first round some wait not at all, the last one the whole time.
+    queued = waiting * (1 - 0.5 / times)
     hops = (len(stages) - 1) * links.hop_us * 1e-6
-    alone = own if rank.gguf else len(stages) * own + hops
-    ttft = alone if running == 1 else own * _burst(running)
+    first = token + (0.0 if rank.gguf else (len(stages) - 1) * own + hops)
     # A request alone is timed between its tokens; a service at work also reads its own prompt.
-    prompts = 0.0 if load.concurrency == 1 else own / load.output_tokens
+    full = load.output_tokens * token if load.concurrency == 1 else round_
     return Rates(
-        decode_tokens_per_s=busy * running / (tpot + prompts),
+        decode_tokens_per_s=busy * running * load.output_tokens / full,
         prefill_tokens_per_s=copies * load.input_tokens / own,
-        ttft_ms=1000 * (ttft + waiting + token),
+        ttft_ms=1000 * (came.usual * own + first + queued),
+        ttft_low_ms=1000 * (came.spread * own + first + queued),
+        ttft_high_ms=1000 * (came.together * own + first + waiting),
         tpot_ms=1000 * tpot,
         running=min(load.concurrency, running * copies),
     )
-
-
-def _burst(running: int) -> float:
-    """Prompts that one request waits for, its own among them: chance bunches up about the root."""
-    return float(running**0.5)
 
 
 def _times(

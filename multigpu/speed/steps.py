@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log2
+from math import ceil, log2
 
 from multigpu.speed.cards import Card, Join
-from multigpu.speed.constants import Engine, Links
+from multigpu.speed.constants import Engine, Links, LlamaCpp
 from multigpu.speed.work import Work
 
 SIXTEEN_BIT = (None, "F16", "BF16", "bitsandbytes")
@@ -14,12 +14,22 @@ SIXTEEN_BIT = (None, "F16", "BF16", "bitsandbytes")
 UBATCH = 512
 
 
+# Up to this many tokens llama.cpp multiplies with its vector kernels (MMVQ_MAX_BATCH_SIZE of
+# ggml/src/ggml-cuda/mmvq.cuh), beyond with its matrix kernels.
+VECTOR_TOKENS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One pipeline stage: its slowest card's figures and its share of the blocks."""
+    """One pipeline stage: its slowest card's figures and its share of the blocks.
+
+    `arithmetic` is reached in products with the model's weights, `sixteen_bit` in those of 16 bit.
+    """
 
     bandwidth: float
     arithmetic: float
+    sixteen_bit: float
+    cycles: float
     share: float
     last: bool
     join: Join | None
@@ -33,17 +43,20 @@ def arithmetic(card: Card, work: Work, engine: Engine) -> float:
     vLLM widens weights to 16 bit. llama.cpp multiplies quantized weights in 8-bit integers.
     """
     q = work.quantization
+    share = engine.arithmetic * (engine.routed if work.experts_bytes else 1.0)
     if q in SIXTEEN_BIT:
         rate = card.fp16
-    elif work.gguf:
-        rate = (card.int8 or card.fp16) * engine.dequantized
+    elif isinstance(engine, LlamaCpp):
+        units = (card.int8 or card.fp16) * engine.dequantized * engine.arithmetic
+        tiles = card.cycles * engine.tile
+        return units * tiles / (units + tiles) * (engine.routed if work.experts_bytes else 1.0)
     elif q in ("fp8", "w8a8") and card.fp8 is not None:
         rate = card.fp8
     elif q == "nvfp4" and card.fp4 is not None:
         rate = card.fp4
     else:
         rate = card.fp16 * engine.dequantized
-    return rate * engine.arithmetic * (engine.routed if work.experts_bytes else 1.0)
+    return rate * share
 
 
 def step(work: Work, stage: Stage, engine: Engine, links: Links, b: float, context: float) -> float:
@@ -51,42 +64,78 @@ def step(work: Work, stage: Stage, engine: Engine, links: Links, b: float, conte
     blocks, experts = work.weights(b)
     bandwidth = stage.bandwidth
     read = stage.share * (blocks / engine.bandwidth + experts / engine.experts)
-    flops = stage.share * work.flops * b
+    flops = stage.share * work.flops
     if stage.last:
         read += work.head_bytes / engine.bandwidth
-        flops += work.head_flops * b
+        flops += work.head_flops
     read /= bandwidth
-    done = flops / stage.arithmetic
+    if isinstance(engine, LlamaCpp) and work.quantization not in SIXTEEN_BIT:
+        touched = stage.share * (blocks + experts)
+        if stage.last:
+            touched += work.head_bytes
+        multiplied = read + _vectors(work, stage, engine, b, flops, touched)
+    else:
+        multiplied = _overlapped(read, b * flops / stage.arithmetic)
     cached = stage.share * b * work.cached(context) / (bandwidth * engine.cache)
     layers = stage.share * work.layers
-    total = _overlapped(read, done) + cached + layers * _launch(work, engine)
+    total = multiplied + cached + layers * _launch(work, engine)
     if stage.join is not None:
-        total += 2 * layers * reduce(stage.join, stage.tp, b * work.hidden_bytes, links)
+        total += 2 * layers * _reduce(stage, engine, b * work.hidden_bytes, links)
     return total
+
+
+def _vectors(
+    work: Work, stage: Stage, engine: LlamaCpp, b: float, flops: float, touched: float
+) -> float:
+    """Seconds of unpacking weights once and multiplying them with every token of the step."""
+    weights = touched * work.weights_per_byte
+    few = min(b, VECTOR_TOKENS)
+    done = (weights / engine.unpack + few * flops / (2 * engine.dot)) / stage.cycles
+    return done + (b - few) * flops / stage.arithmetic
+
+
+def _reduce(stage: Stage, engine: Engine, size: float, links: Links) -> float:
+    """Seconds of one all-reduce of a stage; llama.cpp's are bound by the pieces of its graph."""
+    join = stage.join
+    assert join is not None
+    if isinstance(engine, LlamaCpp):
+        return engine.split_us * 1e-6 + _moved(join, stage.tp, size, links)
+    return reduce(join, stage.tp, size, links)
 
 
 def reduce(join: Join, tp: int, size: float, links: Links) -> float:
     """Seconds of one all-reduce of `size` bytes over `tp` ranks."""
     if join.kind == "nvlink":
-        latency, share = links.nvlink_us * log2(tp), links.nvlink
+        latency = links.nvlink_us * log2(tp)
     elif join.kind == "peer":
-        latency, share = links.peer_us * (tp - 1), links.peer
+        latency = links.peer_us * (tp - 1)
     else:
-        latency, share = links.staged_us * (tp - 1), links.staged
-    moved = 2.0 * (tp - 1) / tp * size
-    return latency * 1e-6 + moved / (join.rate * share)
+        latency = links.staged_us * (tp - 1)
+    return latency * 1e-6 + _moved(join, tp, size, links)
+
+
+def _moved(join: Join, tp: int, size: float, links: Links) -> float:
+    """Seconds that the bytes of an all-reduce take."""
+    share = {"nvlink": links.nvlink, "peer": links.peer}.get(join.kind, links.staged)
+    return 2.0 * (tp - 1) / tp * size / (join.rate * share)
 
 
 def prompt(work: Work, stage: Stage, engine: Engine, links: Links, tokens: float) -> float:
     """Seconds of one stage for a prompt of `tokens` tokens."""
     blocks, experts = work.weights(tokens)
     read = stage.share * (blocks / engine.bandwidth + experts / engine.experts) / stage.bandwidth
-    flops = tokens * (work.flops + work.attention_flops(tokens / 2))
-    done = stage.share * flops / stage.arithmetic
-    layers = stage.share * work.layers
-    total = _overlapped(read, done) + layers * _launch(work, engine)
+    done = stage.share * tokens * work.flops / stage.arithmetic
+    layers, launch = stage.share * work.layers, _launch(work, engine)
+    if isinstance(engine, LlamaCpp):
+        launch += ceil(tokens / UBATCH) * engine.batch_us * 1e-6
+        if work.experts_bytes:
+            # `-sm tensor` halves the width of every expert, not the tiles: no rank is done sooner.
+            done *= stage.tp
+    # Scores and values are multiplied in 16 bit whatever the weights are stored in.
+    done += stage.share * tokens * work.attention_flops(tokens / 2) / stage.sixteen_bit
+    total = _overlapped(read, done) + layers * launch
     if stage.join is not None:
-        total += 2 * layers * reduce(stage.join, stage.tp, tokens * work.hidden_bytes, links)
+        total += 2 * layers * _reduce(stage, engine, tokens * work.hidden_bytes, links)
     return total
 
 
