@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -268,6 +269,34 @@ def test_a_folder_of_gguf_files_is_refused_with_the_name_of_one(tmp_path: Path) 
     write_gguf(tmp_path / "tiny.gguf")
     with pytest.raises(ModelError, match=f"{tmp_path}: no config.json.*tiny.gguf"):
         local_models.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("words", [["--numa", "2"], ["--no-p2p"], ["--nvlink"], ["--pcie", "x8"]])
+def test_links_of_a_captured_machine_cannot_be_said(capsys: Run, words: list[str]) -> None:
+    host = str(HOSTS / "3x3090.json")
+    status, _, said = screen(capsys, "--host", host, "--model", MODEL, *words)
+    assert status == 1 and "goes with --gpus" in said
+
+
+def test_a_measurements_file_that_is_no_yaml_is_refused_in_one_line(
+    capsys: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text("- a: 1\n  b: `x`\n")
+    status, _, said = screen(capsys, *GPUS, "--model", MODEL, "--measured", str(file))
+    assert (status, said) == (1, f"{file} is no YAML (line 2)\n")
+
+
+def test_an_answer_that_cannot_be_written_is_one_line(
+    capsys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        status = main(["plan", *GPUS, "--model", MODEL])
+        with contextlib.suppress(OSError):
+            full.close()
+    assert status == 1
+    assert capsys.readouterr().err == "the answer cannot be written: No space left on device\n"
 
 
 def test_the_page_of_the_document_describes_every_key_and_shows_one_of_today(capsys: Run) -> None:
