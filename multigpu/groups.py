@@ -12,16 +12,15 @@ from functools import lru_cache
 from itertools import combinations, pairwise
 from math import comb
 
-from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path
-from multigpu.memo import memo
+from multigpu.device_order import places
+from multigpu.hardware import Gpu, Host, Path
 from multigpu.mix import MATCHED_SHARE
+from multigpu.nearness import DISTANCE, between, distance
 
 Group = tuple[int, ...]
 Free = Mapping[int, float]
 """Free memory in MiB by NVML index."""
 
-DISTANCE = {path: rank for rank, path in enumerate(Path, start=1)}
-UNKNOWN_DISTANCE = len(DISTANCE) + 1
 NARROW_LANES = 4
 MANY = 5000
 
@@ -37,7 +36,7 @@ def classes(gpus: Iterable[Gpu]) -> tuple[tuple[Gpu, ...], ...]:
     """Cards by likeness, as `multigpu.mix` judges it; the class with the most memory first."""
     found: list[list[Gpu]] = []
     architectures: list[object] = []
-    for gpu in sorted(gpus, key=lambda g: (-(g.memory_mib or 0), g.index)):
+    for gpu in sorted(gpus, key=lambda g: (-(g.memory_mib or 0), g.name or "", g.index)):
         architecture = gpu.gfx or gpu.compute_capability
         for i, group in enumerate(found):
             if (
@@ -52,40 +51,6 @@ def classes(gpus: Iterable[Gpu]) -> tuple[tuple[Gpu, ...], ...]:
             found.append([gpu])
             architectures.append(architecture)
     return tuple(tuple(group) for group in found)
-
-
-def distance(host: Host, a: int, b: int) -> int:
-    """0 over NVLink or XGMI, 1 (PIX) to 5 (SYS), 6 when the topology was not seen."""
-    known = memo(host)
-    if "distances" not in known:
-        known["distances"] = {(p.a, p.b): _distance(p.bonded, p.path) for p in host.pairs}
-    found: int = known["distances"].get((a, b) if a < b else (b, a), UNKNOWN_DISTANCE)
-    return found
-
-
-def _distance(is_bonded: bool, path: Path | None) -> int:
-    if is_bonded:
-        return 0
-    return DISTANCE[path] if path is not None else UNKNOWN_DISTANCE
-
-
-def apart(host: Host, a: int, b: int) -> int:
-    """The distance in halves: of pairs as near as each other, one with peer access is nearer."""
-    return _apart(host).get((a, b) if a < b else (b, a), 2 * UNKNOWN_DISTANCE + 1)
-
-
-def _apart(host: Host) -> dict[tuple[int, int], int]:
-    """`apart` of every pair (a < b) that the topology shows, made once per host."""
-    known = memo(host)
-    if "apart" not in known:
-        known["apart"] = {(p.a, p.b): _halves(p) for p in host.pairs}
-    found: dict[tuple[int, int], int] = known["apart"]
-    return found
-
-
-def _halves(pair: GpuPair) -> int:
-    far = _distance(pair.bonded, pair.path)
-    return 2 * far + (far > 0 and pair.p2p_read is not P2p.OK)
 
 
 def spread(host: Host, gpus: Sequence[int]) -> tuple[int, int]:
@@ -126,17 +91,20 @@ def best(host: Host, gpus: Sequence[Gpu], n: int, free: Free | None = None) -> G
     indices = sorted(width)
     if n >= len(indices):
         return tuple(indices)
-    known, unknown = _apart(host), 2 * UNKNOWN_DISTANCE + 1
-    near = tuple([known.get(pair, unknown) for pair in combinations(indices, 2)])
+    near, place = between(host, indices), places(host)
     if min(near) == max(near):
-        return tuple(sorted(sorted(indices, key=lambda i: (-width[i], -room[i], i))[:n]))
+        return tuple(sorted(sorted(indices, key=lambda i: (-width[i], -room[i], place[i]))[:n]))
 
     def order(group: Group) -> tuple[object, ...]:
         least = sorted(room[i] for i in group)
-        return -min(width[i] for i in group), [-mib for mib in least], group
+        return (
+            -min(width[i] for i in group),
+            [-mib for mib in least],
+            sorted(place[i] for i in group),
+        )
 
-    places = _closest(near, len(indices), n)
-    return min((tuple([indices[p] for p in place]) for place in places), key=order)
+    closest = _closest(near, len(indices), n)
+    return min((tuple([indices[i] for i in picked]) for picked in closest), key=order)
 
 
 @lru_cache(maxsize=4096)
@@ -168,9 +136,10 @@ def _groups(size: int, n: int, near: Mapping[tuple[int, int], int]) -> Iterator[
         yield tuple(sorted(ranked[:n]))
 
 
-def roomiest(gpus: Iterable[Gpu], n: int, free: Free) -> Group:
+def roomiest(host: Host, gpus: Iterable[Gpu], n: int, free: Free) -> Group:
     """The n cards with the most free memory."""
-    ranked = sorted((gpu.index for gpu in gpus), key=lambda i: (-free[i], i))
+    place = places(host)
+    ranked = sorted((gpu.index for gpu in gpus), key=lambda i: (-free[i], place[i]))
     return tuple(sorted(ranked[:n]))
 
 
@@ -180,7 +149,8 @@ def subsets(host: Host, gpus: Sequence[Gpu], n: int) -> Iterator[Group]:
     for group in groups:
         yield best(host, group, n)
     if not groups and len(gpus) >= n:
-        largest = sorted(gpus, key=lambda g: (-(g.memory_mib or 0), g.index))
+        place = places(host)
+        largest = sorted(gpus, key=lambda g: (-(g.memory_mib or 0), place[g.index]))
         yield tuple(sorted(g.index for g in largest[:n]))
 
 
@@ -197,23 +167,8 @@ def teams(
 
 
 def by_capability(host: Host, gpus: Group) -> Group:
-    """Lowest compute capability first, then the least memory.
-
-    vLLM chooses kernels and its defaults for large cards from device 0.
-    """
-
-    known = memo(host)
-    if "by-capability" not in known:
-        ranked = sorted(host.gpus, key=_age)
-        known["by-capability"] = {gpu.index: place for place, gpu in enumerate(ranked)}
-    places: dict[int, int] = known["by-capability"]
-    return tuple(sorted(gpus, key=places.__getitem__))
-
-
-def _age(gpu: Gpu) -> tuple[object, ...]:
-    free = gpu.memory_free_mib or 0
-    capability = gpu.compute_capability or (0, 0)
-    return capability, gpu.memory_mib or 0, gpu.name or "", -free, gpu.index
+    """Lowest compute capability first, then the least memory, then as they are joined."""
+    return tuple(sorted(gpus, key=places(host).__getitem__))
 
 
 def capability_gap(host: Host, gpus: Sequence[int]) -> bool:

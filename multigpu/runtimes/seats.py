@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from multigpu.device_order import places
 from multigpu.groups import best, classes, pool, roomiest, teams
 from multigpu.hardware import Gpu, Host
 from multigpu.memo import memo
@@ -51,13 +52,14 @@ class Seats:
         cards = next((c for c in self.classes if len(c) >= n), self.gpus)
         return tuple(sorted(gpu.index for gpu in cards[:n]))
 
-    def ranked(self) -> Iterator[Group]:
+    def ranked(self, host: Host) -> Iterator[Group]:
         """Each class with the most free memory first; a card that draws a desktop goes last."""
+        free, place = self.free, places(host)
         for cards in self.classes:
             order = sorted(
-                cards, key=lambda g: (-self.free[g.index], bool(g.display_attached), g.index)
+                [(-free[g.index], bool(g.display_attached), place[g.index], g.index) for g in cards]
             )
-            yield tuple(gpu.index for gpu in order)
+            yield tuple([index for *_, index in order])
 
     def unequal(self, gpus: Group) -> bool:
         """True where cards differ so much in free memory that even stages waste some."""
@@ -82,21 +84,21 @@ class Seats:
                 least = max(least, min(self.free[i] for i in group))
                 yield group
                 if thorough:
-                    yield roomiest(cards, n, self.free)
-        group = roomiest(self.gpus, n, self.free)
+                    yield roomiest(host, cards, n, self.free)
+        group = roomiest(host, self.gpus, n, self.free)
         if thorough or min(self.free[i] for i in group) > ROOMIER * least:
             yield group
         if thorough:
-            yield from self._of_one_architecture(n)
+            yield from self._of_one_architecture(host, n)
 
-    def _of_one_architecture(self, n: int) -> Iterator[Group]:
+    def _of_one_architecture(self, host: Host, n: int) -> Iterator[Group]:
         """The roomiest n cards of each architecture, whatever their memory."""
         alike: dict[object, list[Gpu]] = {}
         for gpu in self.gpus:
             alike.setdefault(gpu.gfx or gpu.compute_capability, []).append(gpu)
         for cards in alike.values():
             if len(cards) >= n:
-                yield roomiest(cards, n, self.free)
+                yield roomiest(host, cards, n, self.free)
 
     def teams(self, host: Host, size: int) -> list[Group]:
         """Teams of like cards one after the other: those of each class, and those of all.

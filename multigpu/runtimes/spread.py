@@ -186,7 +186,7 @@ class Proposals:
     def whole(self) -> Iterator[tuple[Candidate, bool]]:
         """The best card of each class, and a copy on every card that holds one by itself."""
         able: list[Group] = []
-        for cards in self.part.ranked():
+        for cards in self.part.ranked(self.host):
             single = self.sized(self.candidate(Strategy.SINGLE, cards[:1]))
             yield single, False
             able.append(self.able(cards) if fits(single) else ())
