@@ -64,6 +64,7 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
         found = f"the model is in {model.format}"
         hint = "name a .gguf file, or serve it with vLLM"
         yield Reason("model-format", found, "a GGUF for llama.cpp", hint)
+        return
     if len(candidate.gpus) // candidate.replicas > MAX_DEVICES:
         hint = "pin fewer gpus"
         yield Reason("device-count", f"{len(candidate.gpus)} cards", f"at most {MAX_DEVICES}", hint)

@@ -16,10 +16,11 @@ from multigpu.hardware import Host, Vendor
 from multigpu.labels import cards, gib
 from multigpu.plan import Candidate, Check, ModelSpec, Plan, Reason, Service, Source, Wish
 from multigpu.runtimes import sglang_memory as memory
+from multigpu.runtimes.proposals import Ways
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.sharding import sharding
 from multigpu.runtimes.signs import equal
-from multigpu.runtimes.spread import Ways, spread
+from multigpu.runtimes.spread import spread
 
 NAME = "sglang"
 VERSION = "0.5.23"

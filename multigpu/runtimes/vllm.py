@@ -24,9 +24,10 @@ from multigpu.plan import (
 )
 from multigpu.runtimes import vllm_memory as memory
 from multigpu.runtimes import vllm_rules
+from multigpu.runtimes.proposals import Ways
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.signs import REDEPLOY, equal, last
-from multigpu.runtimes.spread import Ways, spread
+from multigpu.runtimes.spread import spread
 from multigpu.runtimes.vllm_release import LARGE_MAX_NUM_SEQS
 
 NAME = "vllm"
