@@ -261,7 +261,8 @@ def _with(constants: Constants) -> Predict:
         if found is None:
             return Prediction(unknown=("no GPU data",))
         rate, prefill = _exactly(found.decode_tokens_per_s), _exactly(found.prefill_tokens_per_s)
-        return Prediction(rate, prefill, _exactly(found.ttft_ms), _exactly(found.tpot_ms))
+        first, each = _exactly(found.ttft_ms), _exactly(found.tpot_ms)
+        return Prediction(rate, prefill, first, each, found.running)
 
     return speed
 

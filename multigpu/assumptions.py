@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from multigpu.hardware import Host
-from multigpu.labels import cards, counted
+from multigpu.labels import cards, counted, rounded
+from multigpu.most_requests import searched
 from multigpu.plan import Candidate, ModelSpec, Objective, Wish, Workload
 
 
@@ -37,6 +38,10 @@ def _requests(wish: Wish, load: Workload) -> str:
         f"Speeds are for {counted(load.concurrency, 'request')} at a time of {load.input_tokens:,} "
         f"tokens in and {load.output_tokens:,} out"
     )
+    if searched(wish, load):
+        bounds = (("tpot", load.tpot_ms), ("ttft", load.ttft_ms))
+        kept = " and ".join(f"{name} within {rounded(ms)} ms" for name, ms in bounds if ms)
+        return f"{text}: the most that keep {kept} without waiting, as the wish says no number."
     if all(value is not None for value in said):
         return f"{text}."
     if all(value is None for value in said):

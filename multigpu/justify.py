@@ -14,7 +14,7 @@ from multigpu import memory as m
 from multigpu.could_carry import sizes
 from multigpu.groups import pool
 from multigpu.hardware import Host
-from multigpu.justify_text import Sides, sentences
+from multigpu.justify_text import WORTH, Sides, sentences
 from multigpu.labels import label
 from multigpu.losers import RANKED
 from multigpu.measured import Measurement, judged
@@ -29,8 +29,6 @@ from multigpu.plan import (
 )
 from multigpu.ranking import missed, request_ms
 
-WORTH = 1.1
-"""A second card that gives less than a tenth more is not worth its power."""
 BUSY = 16
 """Requests at a time at which throughput is compared where fewer are planned for."""
 Speed = Callable[[Candidate, Workload], Prediction]

@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 from multigpu import memory as m
 from multigpu.labels import counted, label, rounded
-from multigpu.plan import Candidate, Justification, Plan, Strategy
+from multigpu.losers import UNSURE
+from multigpu.plan import Candidate, Justification, Objective, Plan, Strategy
+
+WORTH = 1.1
+"""A second card that gives less than a tenth more is not worth its power."""
+SAME = 0.03
+"""Ratios that are one when rounded."""
 
 
 class Sides(NamedTuple):
@@ -31,19 +37,39 @@ def sentences(
 
 
 def _verdict_sentence(made: Justification, plan: Plan) -> str:
-    more = counted(made.usable - 1, "more card")
+    """Yes, no, or only for another objective."""
+    objective = plan.workload.objective
     match made.verdict:
         case "needed":
-            return f"One card is not enough: {_against_one(plan)}."
+            return f"Yes: one card is not enough: {_against_one(plan)}."
         case "worth-it" if made.gpus == 1:
-            return f"The plan stays on one card; {more} would serve {plan.workload.objective}."
+            return f"Yes for {objective}, although the plan stays on one card."
         case "worth-it":
-            return f"The model justifies {made.gpus} of {made.usable} cards."
+            return f"Yes, for {objective}{_unsure(_ratio_of(made, objective))}."
         case "not-worth-it":
-            wanted = f"for {plan.workload.objective} it does not justify {more}"
-            return f"One card holds {plan.model.name}; {wanted}."
+            better = [str(o) for o in Objective if (_ratio_of(made, o) or 0) >= WORTH]
+            if better:
+                return f"Only for {' and '.join(better)}, not for {objective}."
+            return f"No: one card holds {plan.model.name} and serves {objective} as well."
         case _:
             return "One card holds it and no speed is predicted: measure one against several."
+
+
+def _ratio_of(made: Justification, objective: Objective) -> float | None:
+    match objective:
+        case Objective.THROUGHPUT:
+            return made.throughput_ratio
+        case Objective.CONTEXT:
+            return made.context_ratio
+        case _:
+            return made.latency_ratio
+
+
+def _unsure(ratio: float | None) -> str:
+    """What is to be said of a gain that two predictions of one rig may miss."""
+    if ratio is None or ratio >= 1 + UNSURE:
+        return ""
+    return ", by less than predictions miss: measure both"
 
 
 def _against_one(plan: Plan) -> str:
@@ -60,16 +86,29 @@ def _numbers(made: Justification) -> Iterator[str]:
     """`X against Y: 1.9 times the output at 16 requests, ...`."""
     parts = [
         text
-        for ratio, text in (
-            (made.throughput_ratio, f"the output tokens at {made.concurrency} requests at a time"),
-            (made.latency_ratio, "the speed of one request"),
-            (made.context_ratio, "the context"),
+        for ratio, what, counted_ in (
+            (
+                made.throughput_ratio,
+                f"output tokens at {counted(made.concurrency, 'request')} at a time",
+                False,
+            ),
+            (made.latency_ratio, "speed of one request", False),
+            (made.context_ratio, "context", True),
         )
         if ratio is not None
-        for text in [f"{rounded(ratio)} times {text}"]
+        for text in [_times(ratio, what, exact=counted_)]
     ]
     if parts and made.label and made.one_card:
         yield f"{made.label} against {made.one_card}: {', '.join(parts)}."
+
+
+def _times(ratio: float, what: str, *, exact: bool) -> str:
+    """`1.9 times the context`, `the same context`; small differences of speeds are called so."""
+    if abs(ratio - 1) < SAME:
+        return f"the same {what}"
+    text = f"{rounded(ratio)} times the {what}"
+    close = not exact and 1 / (1 + UNSURE) < ratio < 1 + UNSURE
+    return f"{text} (within the uncertainty)" if close else text
 
 
 def _cost_of_splitting(
@@ -84,7 +123,9 @@ def _cost_of_splitting(
         yield "It is split although one card holds it: what copies would give is not known."
         return
     gives = f"{rounded(copied)} tok/s at {concurrency} requests against {rounded(split)} split"
-    if copied > split:
+    if 1 / (1 + UNSURE) < copied / split < 1 + UNSURE:
+        yield f"Splitting or not is the same within the uncertainty: {label(copies)} gives {gives}."
+    elif copied > split:
         cost = f"the split costs {1 - split / copied:.0%} of that".replace("%", " %")
         yield f"It is split although one card holds it: {label(copies)} gives {gives}, {cost}."
     else:

@@ -11,8 +11,9 @@ from functools import cached_property
 
 from multigpu import tiers
 from multigpu.hardware import Host
-from multigpu.labels import cards, label, rounded
+from multigpu.labels import cards, counted, label, rounded
 from multigpu.memory import headroom_tokens
+from multigpu.most_requests import searched
 from multigpu.plan import (
     Candidate,
     ModelSpec,
@@ -25,6 +26,7 @@ from multigpu.plan import (
 )
 from multigpu.ranking import (
     CLOSE,
+    engine_size,
     longest,
     missed,
     requests_wait,
@@ -101,7 +103,11 @@ class Contest:
         ours, theirs = rival.predicted or Prediction(), self.chosen.predicted or Prediction()
         if self.load.objective is Objective.THROUGHPUT:
             rate = ours.decode_tokens_per_s
-            return f"{span(rate)} tok/s against {self._rate}" if rate else "slower"
+            if rate is None:
+                return "slower"
+            faster = service_cost(rival, self.load)
+            surer = ", too little to trust a split" * bool(self._surer(rival, faster))
+            return f"{span(rate)} tok/s{self._own(ours)} against {self._rate}{surer}"
         parts = []
         if ours.tpot_ms:
             decode = span(per_second(ours.tpot_ms))
@@ -113,6 +119,17 @@ class Contest:
         if mine is not None and self.cost is not None and mine < self.cost:
             parts.append("too little for what is more to go wrong")
         return ", ".join(parts)
+
+    def _own(self, ours: Prediction) -> str:
+        """Its own number of requests, where bounds decide how many each way may run."""
+        if not searched(self.wish, self.load) or ours.running in (None, self.load.concurrency):
+            return ""
+        return f" for {counted(ours.running or 0, 'request')} within the bounds"
+
+    def _surer(self, rival: Candidate, cost: float | None) -> bool:
+        """The chosen one has smaller engines, and is no faster by the numbers."""
+        slower = cost is not None and self.cost is not None and cost < self.cost
+        return slower and engine_size(self.chosen) < engine_size(rival)
 
     @cached_property
     def _rate(self) -> str:

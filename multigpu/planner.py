@@ -13,15 +13,17 @@ from itertools import chain
 from multigpu import ranking, rules
 from multigpu.assumptions import assumptions
 from multigpu.changes import changes
-from multigpu.doubts import doubts
+from multigpu.doubts import Predict, doubts
 from multigpu.environment import doubtful, settings
 from multigpu.errors import NoPlan
 from multigpu.groups import slow
 from multigpu.hardware import Host
 from multigpu.justify import justify
-from multigpu.labels import cards, label, runtime_name
+from multigpu.labels import cards, runtime_name
 from multigpu.losers import Contest, considered
 from multigpu.measured import Measurement, judged
+from multigpu.most_requests import at_most, searched
+from multigpu.pin_costs import pin_costs
 from multigpu.pins import check_pins, pinned_keys
 from multigpu.plan import (
     Candidate,
@@ -34,15 +36,13 @@ from multigpu.plan import (
     Wish,
     Workload,
 )
+from multigpu.refusal import refusal
 from multigpu.runtimes import RUNTIMES, runtime
 from multigpu.runtimes.vllm_memory import GPU_MEMORY_UTILIZATION
 from multigpu.strengths import strengths
 from multigpu.workload import workload
 
-__all__ = ["COMPARED", "considered", "plan", "sift"]
-
-COMPARED = {"memory-fit", "ranked-lower", "close-second"}
-"""Rules whose `found` already compares with what is needed."""
+__all__ = ["considered", "plan", "sift"]
 
 
 def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[Measurement] = ()) -> Plan:
@@ -54,37 +54,58 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[Measure
     check_pins(host, model, wish)
     load = workload(model, wish)
     holding, rejected = sift(host, model, wish)
+    pinned = pinned_keys(wish)
     if not holding:
         raise NoPlan(
-            _refusal(host, model, wish, rejected),
+            refusal(host, model, wish, rejected),
             tuple(rejected),
             wish.name,
             model=model,
             wish=wish,
             changes=tuple(changes(rejected, host, model, wish)),
         )
-    timed = [replace(c, predicted=judged(c, host, model, load, measured)) for c in holding]
-    chosen, *lower = ranking.order(timed, host, model, wish, load)
+    again = partial(_again, host, model, measured)
+    load, (chosen, *lower) = _ranked(holding, host, model, wish, load, again)
     contest = Contest(chosen, host, model, wish, load)
     lost = [Rejected(rival, (contest.lost(rival),)) for rival in lower]
-    second = lower[0] if lower else None
     made = Plan(
         host=host.name,
         wish=wish,
         model=model,
         chosen=chosen,
         gpu_uuids=tuple(host.gpu(index).uuid for index in chosen.gpus),
-        reasons=tuple(_reasons(chosen, second, host, wish, load, rejected)),
+        reasons=tuple(_reasons(chosen, lower, host, wish, load, rejected)),
         rejected=(*lost, *rejected),
-        warnings=tuple(_warnings((chosen, *lower), host, model, wish, load, measured)),
+        warnings=(
+            *_warnings((chosen, *lower), host, model, wish, load, again),
+            *(pin_costs(chosen, rejected, host, model, wish, load, again) if pinned else ()),
+        ),
         environment=settings(host, model, chosen, wish),
-        pinned=pinned_keys(wish),
+        pinned=pinned,
         simulated=host.simulated,
         workload=load,
         assumptions=tuple(assumptions(chosen, host, model, wish, load)),
         gpu_names=tuple(host.gpu(index).name for index in chosen.gpus),
     )
     return replace(made, justification=justify(made, host, measured))
+
+
+def _ranked(
+    holding: list[Candidate],
+    host: Host,
+    model: ModelSpec,
+    wish: Wish,
+    load: Workload,
+    predict: Predict,
+) -> tuple[Workload, list[Candidate]]:
+    """The candidates with their speeds, best first, and the workload that the first is timed at."""
+    if not searched(wish, load):
+        timed = [replace(c, predicted=predict(c, load)) for c in holding]
+        return load, ranking.order(timed, host, model, wish, load)
+    each = [at_most(c, load, predict) for c in holding]
+    # Nothing waits at a candidate's own concurrency, so one request stands for any.
+    order = ranking.order([c for _, c in each], host, model, wish, replace(load, concurrency=1))
+    return next(own for own, c in each if c is order[0]), order
 
 
 def sift(host: Host, model: ModelSpec, wish: Wish) -> tuple[list[Candidate], list[Rejected]]:
@@ -107,57 +128,9 @@ def sift(host: Host, model: ModelSpec, wish: Wish) -> tuple[list[Candidate], lis
     return holding, rejected
 
 
-def _refusal(host: Host, model: ModelSpec, wish: Wish, rejected: list[Rejected]) -> str:
-    """One line: what was found, what stands against the nearest way, what to do."""
-    start, broken = f"{host.name}: no plan for {wish.name}", _broken(host)
-    if not rejected:
-        count = f"{len(host.gpus)} card{'' if len(host.gpus) == 1 else 's'}"
-        found = f"{count}, none usable" if host.gpus else "no GPU was found"
-        return "; ".join([f"{start}: {found}", *broken, "do: look at it with deploys/survey.py"])
-    nearest = _nearest(rejected)
-    reason = nearest.reasons[0]
-    against = reason.found
-    if reason.needed is not None and reason.rule not in COMPARED:
-        against += f", needs {reason.needed}"
-    ways = f"{len(rejected)} way{'' if len(rejected) == 1 else 's'}"
-    parts = [
-        f"{start}: none of {ways} to serve {model.name} holds",
-        f"nearest is {label(nearest.candidate)}: {against}",
-        *(f"left out {card}" for card in broken),
-        *([f"do: {reason.hint}"] if reason.hint else []),
-    ]
-    return "; ".join(parts)
-
-
-def _broken(host: Host) -> list[str]:
-    """`GPU 0, 1: cut into MIG slices`, one text per defect."""
-    found: dict[str, list[int]] = {}
-    for gpu in host.gpus:
-        if gpu not in host.usable:
-            found.setdefault(rules.defect(gpu), []).append(gpu.index)
-    return [f"{cards(indices)}: {defect}" for defect, indices in found.items()]
-
-
-def _relevant(rejected: list[Rejected]) -> list[Rejected]:
-    """Without the runtimes that cannot read the format at all, and what pins rule out."""
-    aside = {"model-format", "pinned"}
-    kept = [r for r in rejected if not any(reason.rule in aside for reason in r.reasons)]
-    return kept or rejected
-
-
-def _nearest(rejected: list[Rejected]) -> Rejected:
-    """The candidate that fell to the fewest rules, of several the one that nearly fits."""
-
-    def distance(item: Rejected) -> tuple[int, float]:
-        shares = (m.total_mib / max(m.capacity_mib, 1.0) for m in item.candidate.memory)
-        return len(item.reasons), max(shares, default=0.0)
-
-    return min(_relevant(rejected), key=distance)
-
-
 def _reasons(
     chosen: Candidate,
-    second: Candidate | None,
+    lower: Sequence[Candidate],
     host: Host,
     wish: Wish,
     load: Workload,
@@ -167,26 +140,30 @@ def _reasons(
     for key in pinned_keys(wish):
         if key in ("runtime", "strategy", "tensor_parallel_size", "pipeline_parallel_size"):
             yield Reason("pinned", f"{key} = {getattr(wish, key)} is set in the inventory")
-    if second is not None:
-        yield from strengths(chosen, second, host, load)
+    if lower:
+        of = "the ways that the pins leave" if pinned_keys(wish) else "all ways"
+        yield from strengths(chosen, lower[0], host, load, of)
     else:
-        yield Reason("only-one", "no other candidate holds")
-    if len(chosen.gpus) // chosen.replicas > 1:
+        left = " under the pins" if pinned_keys(wish) else ""
+        yield Reason("only-one", f"no other candidate holds{left}")
+    if ranking.engine_size(chosen) > 1 and not any(ranking.engine_size(c) == 1 for c in lower):
         yield from _single_objection(chosen, rejected)
 
 
 def _single_objection(chosen: Candidate, rejected: list[Rejected]) -> Iterator[Reason]:
-    """What rules out one card, for the card that comes nearest."""
-    singles = [
+    """What rules out one card, for the card that comes nearest; nothing where a card holds it."""
+    singles = [item for item in rejected if item.candidate.strategy is Strategy.SINGLE]
+    if any(c.memory and all(m.fits for m in c.memory) for c in (s.candidate for s in singles)):
+        return
+    reasons = [
         reason
-        for item in rejected
-        if item.candidate.strategy is Strategy.SINGLE and item.candidate.runtime == chosen.runtime
+        for item in singles
+        if item.candidate.runtime == chosen.runtime
         for reason in item.reasons
         if reason.rule == "memory-fit"
     ]
-    if singles:
-        one = singles[0]
-        yield Reason("one-card-too-small", one.found)
+    if reasons:
+        yield Reason("one-card-too-small", reasons[0].found)
 
 
 def _warnings(
@@ -195,7 +172,7 @@ def _warnings(
     model: ModelSpec,
     wish: Wish,
     load: Workload,
-    measured: Sequence[Measurement],
+    predict: Predict,
 ) -> Iterator[Reason]:
     """What the operator should know although the plan holds."""
     chosen = ways[0]
@@ -214,7 +191,7 @@ def _warnings(
         yield Reason("peer-access-unproven", found, None, hint)
     yield from _busy(chosen)
     yield from rules.warnings(chosen, host, model, wish, load)
-    yield from doubts(ways, host, model, load, partial(_again, host, model, measured))
+    yield from doubts(ways, host, model, load, predict)
 
 
 def _again(

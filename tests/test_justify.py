@@ -57,7 +57,7 @@ ONE, SPLIT, APART = one(speed(30, rate=500)), team(speed(18, rate=700)), copies(
 def test_a_model_that_fits_no_card_needs_the_others() -> None:
     found = judged(SPLIT, (one(None), NO_ROOM))
     assert found.verdict == "needed" and found.one_card is None
-    assert found.sentences[0] == "One card is not enough: GPU 0 needs 31.0 of 22.0 GiB."
+    assert found.sentences[0] == "Yes: one card is not enough: GPU 0 needs 31.0 of 22.0 GiB."
 
 
 def test_copies_that_nearly_double_the_throughput_are_worth_their_cards() -> None:
@@ -70,7 +70,8 @@ def test_a_second_card_that_gives_little_is_not_justified_and_what_it_could_carr
     barely = team(speed(29, rate=500 * (WORTH - 0.02)))
     found = judged(ONE, (barely, LOWER))
     assert (found.verdict, found.gpus, found.usable) == ("not-worth-it", 1, 2)
-    assert found.sentences[0].endswith("for throughput it does not justify 1 more card.")
+    assert found.sentences[0].startswith("No: one card holds")
+    assert "1.1 times the output tokens at 16 requests at a time (within" in found.sentences[1]
     assert "could carry" in found.sentences[-1] and "B at 4 bit" in found.sentences[-1]
 
 
@@ -82,8 +83,30 @@ def test_a_split_of_a_model_that_fits_one_card_says_what_it_costs() -> None:
 
 
 def test_a_split_that_beats_copies_costs_nothing() -> None:
-    found = judged(SPLIT, (ONE, LOWER), (copies(speed(30, rate=650)), LOWER))
+    found = judged(SPLIT, (ONE, LOWER), (copies(speed(30, rate=550)), LOWER))
     assert any(text.startswith("Splitting costs nothing here") for text in found.sentences)
+
+
+def test_a_split_and_copies_that_predictions_cannot_tell_apart_are_called_the_same() -> None:
+    found = judged(SPLIT, (ONE, LOWER), (copies(speed(30, rate=650)), LOWER))
+    assert any("the same within the uncertainty" in text for text in found.sentences)
+
+
+def test_cards_that_serve_another_objective_are_said_to_serve_only_that() -> None:
+    found = judged(ONE, (team(speed(29, rate=900)), LOWER), objective=Objective.LATENCY)
+    assert found.verdict == "not-worth-it"
+    assert found.sentences[0] == "Only for throughput, not for latency."
+
+
+def test_a_gain_that_predictions_may_miss_is_said_to_be_one() -> None:
+    found = judged(team(speed(29, rate=500 * 1.12)), (ONE, LOWER))
+    assert found.verdict == "worth-it" and "by less than predictions miss" in found.sentences[0]
+
+
+def test_the_same_context_is_called_the_same() -> None:
+    alike = [make(speed(30, rate=500), context_limit=20_000) for make in (one, copies)]
+    found = judged(alike[1], (alike[0], LOWER))
+    assert "the same context" in found.sentences[1]
 
 
 def test_a_split_without_copies_to_compare_says_that_their_speed_is_not_known() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from multigpu import labels, what_if
+from multigpu.most_requests import searched
 from multigpu.page.text import labelled
 from multigpu.plan import ModelSpec, Plan, Wish, Workload
 
@@ -59,13 +60,18 @@ def wish(wished: Wish, load: Workload) -> str:
     parts = [
         str(load.objective),
         f"context {load.context:,}{_default(wished.context)}",
-        f"{labels.counted(load.concurrency, 'request')} at a time{_default(wished.concurrency)}",
+        f"{labels.counted(load.concurrency, 'request')} at a time{_how_many(wished, load)}",
         f"each of {load.input_tokens:,} + {load.output_tokens:,} tokens"
         + (_default(None) if typical == (None, None) else ""),
     ]
     bounds = {"TTFT": load.ttft_ms, "TPOT": load.tpot_ms}
     parts += [f"{name} at most {value:g} ms" for name, value in bounds.items() if value is not None]
     return ", ".join(parts)
+
+
+def _how_many(wished: Wish, load: Workload) -> str:
+    """Where the number of requests comes from."""
+    return " (the bounds allow)" if searched(wished, load) else _default(wished.concurrency)
 
 
 def _default(value: object) -> str:
