@@ -22,7 +22,8 @@ Row = tuple[str, Sequence[str], str]
 def candidates_screen(ways: Sequence[Rejected], columns: int) -> list[str]:
     """A line a way: those that hold in rank order, the chosen one first, then what does not hold.
 
-    Names of cards and sentences are cut to the width, rule ids and numbers never.
+    A name too long to stand before its numbers has a line of its own: cut short, splits of the
+    same kind would look alike. Sentences are cut to the width, rule ids and numbers never.
     """
     standing = [item for item in ways if holds(item)]
     fallen = [item for item in ways if not holds(item)]
@@ -38,16 +39,17 @@ def _table(rows: Sequence[Row], columns: int) -> list[str]:
     room = columns - sum(widths) - 2 * (len(widths) + 1)
     rule = max(len(_rule(row[2])) for row in rows)
     name = max(LEAST_NAME, min(room - rule, max(len(row[0]) for row in rows)))
-    return [
-        "  ".join(
-            [
-                shortened(text, name).ljust(name),
-                *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)),
-                _cut(why, max(room - name, rule)),
-            ]
-        ).rstrip()
-        for text, cells, why in rows
-    ]
+    lines = []
+    for text, cells, why in rows:
+        alone = len(text) > name
+        if alone:
+            lines.append(shortened(text, columns))
+        numbers = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        first = "" if alone else text
+        lines.append(
+            "  ".join([first.ljust(name), *numbers, _cut(why, max(room - name, rule))]).rstrip()
+        )
+    return lines
 
 
 def _rule(why: str) -> str:

@@ -81,8 +81,9 @@ def split(candidate: Candidate) -> str:
 
 
 def short_split(candidate: Candidate) -> str:
-    """The same for a table: `TP 2 x PP 2 (28+36)`."""
-    return _split(candidate, "TP ", "PP ")
+    """The same for a table: `TP 2 x PP 2 (28+36) EP`."""
+    also = " EP" if candidate.expert_parallel else ""
+    return _split(candidate, "TP ", "PP ") + also
 
 
 def _split(candidate: Candidate, tensor: str, pipeline: str) -> str:

@@ -35,7 +35,9 @@ def read(text: str, path: str) -> tuple[Measurement, ...]:
     try:
         rows = YAML(typ="safe").load(text)
     except YAMLError as error:
-        raise MeasurementError(f"{path} is no YAML: {error}") from None
+        place = getattr(error, "problem_mark", None)
+        where = f" (line {place.line + 1})" if place is not None else ""
+        raise MeasurementError(f"{path} is no YAML{where}") from None
     if rows is None:
         return ()
     if not isinstance(rows, list):

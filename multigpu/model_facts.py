@@ -130,8 +130,14 @@ def _facts(model: ModelSpec) -> ModelFacts:
 
 
 def _experts_mib(model: ModelSpec) -> float:
-    """Stated per block, else from the experts' shapes as a share of the known weights."""
-    if model.experts_mib or not model.num_experts or not model.moe_intermediate_size:
+    """Stated per block, else from the experts' shapes as a share of the known weights.
+
+    Where active parameters were counted, the blocks were read one by one, and a model without
+    stated experts has none, whatever number a configuration class has as its default
+    (NemotronHConfig: 8 routed experts, in a model whose pattern has no expert block).
+    """
+    counted = model.active_parameters is not None
+    if model.experts_mib or counted or not model.num_experts or not model.moe_intermediate_size:
         return sum(model.experts_mib)
     routed = 3 * model.hidden_size * model.moe_intermediate_size * model.num_experts
     attention = 4 * model.hidden_size * model.num_attention_heads * model.head_dim

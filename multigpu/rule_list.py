@@ -41,7 +41,7 @@ REFUSALS = Section(
     "Why a way of serving does not hold",
     {
         "attention-heads": "vLLM: the query heads do not divide by the tensor parallel size.",
-        "bfloat16": "vLLM: the model is in bfloat16 and a card is older than 8.0 (Ampere).",
+        "bfloat16": "vLLM: a card older than 8.0 (Ampere), and float16 cannot stand in.",
         "compute-capability": "vLLM: the card is older than the wheel (7.5) or vLLM itself (7.0).",
         "context-length": "The context is longer than the model's own, and no rope flag is set.",
         "device-count": "llama.cpp: more cards than one process takes.",
@@ -119,6 +119,7 @@ WARNINGS = Section(
         "bound-missed": "No way meets a bound of the wish, and what would meet it.",
         "card-left-out": "A card of the host is in no plan, and why.",
         "cuda-wheel": "vLLM: PyPI's wheel is for NVIDIA cards; AMD's need a build of one's own.",
+        "float16-instead": "vLLM: cards older than 8.0 compute a bfloat16 model in float16.",
         "gpu-unknown": "Bandwidth and arithmetic of a card are not known: no speed is predicted.",
         "kv-dtype-kernel": "vLLM: only one attention backend reads this KV cache on the cards.",
         "model-lower-bound": "Something of the model is not counted, so sizes are lower bounds.",

@@ -27,9 +27,10 @@ MOST_CARDS = 32
 LANES = (1, 2, 4, 8, 16)
 
 COUNTED = re.compile(r"(\d{1,3})\s*[x×*]\s*(.+)|(\d{1,2})\s+([a-z].*)", re.I)
+COUNTED_AFTER = re.compile(r"(.*[\d\s])[x×*]\s*(\d{1,2})", re.I)
 CAPPED = re.compile(r"\s*@\s*(\d{2,4})\s*W\b", re.I)
 SLOT = re.compile(r"(?:pcie)?\s*(?:(?:gen)?\s*([1-6])(?:\.0)?)?\s*(?:[x×]?\s*(\d{1,2}))?", re.I)
-BARE_LANES = re.compile(r"[x×]?\s*(\d{1,2})", re.I)
+BARE_LANES = re.compile(r"[x×]?\s*(\d{1,2})|(\d{1,2})\s*[x×]", re.I)
 
 NVLINK_GB_S = {(6, 0): 20.0, (8, 6): 14.0625, (10, 0): 50.0, (10, 3): 50.0}
 """One link in one direction by compute capability; 25 GB/s for Volta, Turing, A100 and Hopper
@@ -87,14 +88,15 @@ def _cards(text: str) -> list[tuple[GpuData, float | None]]:
 
 
 def _part(text: str) -> tuple[int, str, float | None]:
-    """`2x RTX 3090 @220W` as 2, `RTX 3090`, 220."""
+    """`2x RTX 3090 @220W` as 2, `RTX 3090`, 220; `RTX 3090 x2` is read as well."""
     cap = CAPPED.search(text)
     plain = CAPPED.sub("", text)
-    counted = COUNTED.fullmatch(plain)
     watts = float(cap[1]) if cap else None
-    if counted is None:
-        return 1, plain, watts
-    return int(counted[1] or counted[3]), counted[2] or counted[4], watts
+    if counted := COUNTED.fullmatch(plain):
+        return int(counted[1] or counted[3]), counted[2] or counted[4], watts
+    if after := COUNTED_AFTER.fullmatch(plain):
+        return int(after[2]), after[1].strip(), watts
+    return 1, plain, watts
 
 
 def _model(name: str) -> GpuData:
@@ -157,7 +159,9 @@ def _slots(pcie: str | None, count: int) -> list[Slot]:
 
 def _slot(text: str) -> Slot:
     bare, whole = BARE_LANES.fullmatch(text), SLOT.fullmatch(text)
-    gen, lanes = (None, bare[1]) if bare else (whole[1], whole[2]) if whole else (None, None)
+    gen, lanes = (
+        (None, bare[1] or bare[2]) if bare else (whole[1], whole[2]) if whole else (None, None)
+    )
     if (gen is None and lanes is None) or (lanes is not None and int(lanes) not in LANES):
         raise WishError(f"--pcie: {text!r} is no slot: write x16, x8, x4, 4.0x8 or gen3 x16")
     return (int(gen) if gen else None), (int(lanes) if lanes else None)

@@ -31,6 +31,12 @@ def test_one_token_hits_its_own_experts_and_many_hit_nearly_all() -> None:
     assert 63 < found.distinct_experts(128) < 64
 
 
+def test_a_counted_model_without_expert_blocks_has_none_whatever_its_class_defaults_to() -> None:
+    model = replace(hf(), num_experts=8, num_experts_per_tok=2, moe_intermediate_size=7688)
+    assert facts(model).experts_mib == 0
+    assert facts(model).read_mib(1) == facts(hf()).read_mib(1)
+
+
 @given(st.integers(1, 1000))
 def test_a_larger_batch_never_reads_less(tokens: int) -> None:
     found = facts(hf(MOE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from multigpu.cli import main
 from multigpu.cli.plan import wished
-from multigpu.errors import MultigpuError, WishError
+from multigpu.errors import ModelError, MultigpuError, WishError
 from multigpu.plan import Objective, Strategy
 from multigpu.store import local_models
+from tests.test_store_models import write_gguf
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "inventories" / "models"
@@ -227,6 +229,74 @@ def test_the_table_of_candidates_keeps_to_the_width(
     assert all(len(line) <= columns for line in table)
     assert "chosen" in table[3] and "do not hold:" in "\n".join(table)
     assert all("]" in line for line in table if "[" in line)
+
+
+@pytest.mark.parametrize("gpus", ["7x RTX 4060 Ti 16GB", "RTX 4090 + RTX 3090 + RTX 3060"])
+def test_no_two_ways_of_the_table_of_candidates_look_alike(capsys: Run, gpus: str) -> None:
+    model = str(ROOT / "benchmarks/models/cpatonn--Qwen3-Coder-30B-A3B-Instruct-GPTQ-4bit")
+    _, out, _ = screen(capsys, "--gpus", gpus, "--model", model, "--candidates")
+    table = out[out.index("ways to serve it") :].splitlines()[3:]
+    names = [line[: line.index("  ")] if "  " in line else line for line in table]
+    ways = [name for name in names if name.startswith(("vLLM", "llama.cpp"))]
+    assert len(ways) == int(out[: out.index(" ways to serve it")].rsplit("\n", 1)[-1])
+    assert len(ways) == len(set(ways)) and not any("\u2026" in way for way in ways)
+
+
+def test_a_gguf_that_is_only_planned_with_is_not_read_to_its_end(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf")
+    assert local_models.load(str(file)).sha256 is None
+    with file.open("r+b") as stream:
+        stream.truncate(1 << 40)  # a sparse file: hashing it would take an hour
+    assert local_models.load(str(file)).size_bytes == 1 << 40
+
+
+def test_a_gguf_is_named_by_its_link_as_the_cache_of_the_hub_keeps_it(tmp_path: Path) -> None:
+    blob = write_gguf(tmp_path / "tiny.gguf").rename(tmp_path / "0123abcd")
+    link = tmp_path / "tiny-Q4_K_M.gguf"
+    link.symlink_to(blob)
+    found = local_models.load(str(link))
+    assert found.name == "tiny-Q4_K_M.gguf" and found.path == str(link)
+
+
+@pytest.mark.parametrize("reference", ["Qwen3-32B", "tiny.gguf", "a/b/c"])
+def test_a_model_that_is_not_here_is_not_looked_for_on_a_host(reference: str) -> None:
+    with pytest.raises(ModelError) as refused:
+        local_models.load(reference)
+    assert reference in str(refused.value) and "GPU host" not in str(refused.value)
+
+
+def test_a_folder_of_gguf_files_is_refused_with_the_name_of_one(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    with pytest.raises(ModelError, match=f"{tmp_path}: no config.json.*tiny.gguf"):
+        local_models.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("words", [["--numa", "2"], ["--no-p2p"], ["--nvlink"], ["--pcie", "x8"]])
+def test_links_of_a_captured_machine_cannot_be_said(capsys: Run, words: list[str]) -> None:
+    host = str(HOSTS / "3x3090.json")
+    status, _, said = screen(capsys, "--host", host, "--model", MODEL, *words)
+    assert status == 1 and "goes with --gpus" in said
+
+
+def test_a_measurements_file_that_is_no_yaml_is_refused_in_one_line(
+    capsys: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text("- a: 1\n  b: `x`\n")
+    status, _, said = screen(capsys, *GPUS, "--model", MODEL, "--measured", str(file))
+    assert (status, said) == (1, f"{file} is no YAML (line 2)\n")
+
+
+def test_an_answer_that_cannot_be_written_is_one_line(
+    capsys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", full)
+        status = main(["plan", *GPUS, "--model", MODEL])
+        with contextlib.suppress(OSError):
+            full.close()
+    assert status == 1
+    assert capsys.readouterr().err == "the answer cannot be written: No space left on device\n"
 
 
 def test_the_page_of_the_document_describes_every_key_and_shows_one_of_today(capsys: Run) -> None:

@@ -82,7 +82,7 @@ IN_USE = replace(RTX_3090, memory_free_mib=20000)
 
 CASES: dict[str, tuple[Host, ModelSpec, dict[str, Any]]] = {
     "attention-heads": (host(*[RTX_3090] * 3), hf(), {}),
-    "bfloat16": (host(RTX_2080, RTX_2080), hf(), {}),
+    "bfloat16": (host(RTX_2080, RTX_2080), hf(), {"flags": {"--dtype": "bfloat16"}}),
     "card-left-out": (host(RTX_3090, BROKEN), hf(), {}),
     "compute-capability": (host(V100, V100), hf(dense(torch_dtype="float16")), {}),
     "context-largest-cache": (TWO, hf(), {"objective": "context"}),
@@ -93,6 +93,7 @@ CASES: dict[str, tuple[Host, ModelSpec, dict[str, Any]]] = {
     "expert-parallel": (FOUR, hf(dense(**EXPERTS, num_local_experts=2)), {"expert_parallel": True}),
     "expert-size": (TWO, hf(dense(**MOE)), {}),
     "ffn-size": (TWO, hf(dense(intermediate_size=14337)), {}),
+    "float16-instead": (host(RTX_2080, RTX_2080), hf(dense(num_hidden_layers=16)), {}),
     "hidden-size": (TWO, hf(dense(hidden_size=4097, head_dim=128)), {}),
     "host-memory": (
         host(RTX_3090, RTX_3090, memory_available_mib=8192),
@@ -146,6 +147,14 @@ UNTOLD |= {"throughput-engines"}
 def test_every_rule_speaks_in_its_case(rule: str) -> None:
     machine, model, keys = CASES[rule]
     assert rule in every_rule(machine, model, **keys)
+
+
+def test_an_older_card_computes_a_bfloat16_model_in_float16_as_vllm_does() -> None:
+    """`_resolve_auto_dtype` of vLLM falls back; Gemma may not, it would be float32."""
+    small = dense(num_hidden_layers=8)
+    pair = host(RTX_2080, RTX_2080)
+    assert make(pair, hf(small)).chosen.runtime == "vllm"
+    assert "bfloat16" in every_rule(pair, hf({**small, "model_type": "gemma2"}))
 
 
 @pytest.mark.parametrize("rule", sorted(set(CASES) - {"only-one", "model-format"} - UNTOLD))

@@ -35,6 +35,13 @@ def sized(model: ModelSpec = LLAMA, *cards: Any, **keys: Any) -> Candidate:
     return v.sized(way if len(gpus) > 1 else SINGLE, host(*gpus), model, wish(**keys))
 
 
+def test_no_more_weights_are_offloaded_than_there_are() -> None:
+    big = hf(dense(num_hidden_layers=64))
+    some, too_many = sized(big, cpu_offload_gib=12), sized(big, cpu_offload_gib=100_000)
+    assert some.cpu_offload_mib == 12 * 1024
+    assert too_many.cpu_offload_mib == w.weights_mib(big, (0, 64), 1, RTX_3090)
+
+
 def test_a_larger_card_gets_vllms_larger_defaults() -> None:
     """8192 tokens and 1024 requests from 70 GiB, but not on an A100."""
     a100 = replace(H100, name="NVIDIA A100-SXM4-80GB", memory_mib=81920)

@@ -56,6 +56,7 @@ def test_every_card_sits_in_a_slot_as_good_as_itself_unless_told() -> None:
         ("x8", [(4, 8), (4, 8)]),
         ("x8,x4", [(4, 8), (4, 4)]),
         ("8,4", [(4, 8), (4, 4)]),
+        ("8x, 4x", [(4, 8), (4, 4)]),
         ("4.0x8", [(4, 8), (4, 8)]),
         ("gen3 x16", [(3, 16), (3, 16)]),
         ("PCIe 3.0 x4, gen5 x16", [(3, 4), (4, 16)]),
@@ -65,6 +66,11 @@ def test_every_card_sits_in_a_slot_as_good_as_itself_unless_told() -> None:
 def test_slots_are_one_for_all_or_one_each(pcie: str, links: list[tuple[int, int]]) -> None:
     found = host("2x RTX 3090", pcie)
     assert [(gpu.pcie.gen_max, gpu.pcie.width_path) for gpu in found.gpus] == links
+
+
+@pytest.mark.parametrize("text", ["2x RTX 3090", "RTX 3090 x2", "3090x2", "RTX 3090 x 2 @220W"])
+def test_the_count_may_stand_before_or_behind_the_name(text: str) -> None:
+    assert [gpu.name for gpu in host(text).gpus] == ["NVIDIA GeForce RTX 3090"] * 2
 
 
 def test_a_power_cap_stands_behind_the_name() -> None:

@@ -57,13 +57,18 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
         "--gpus", metavar="CARDS", help="cards of a host to think of: '2x RTX 3090 + RTX 3060'"
     )
     add("--pcie", metavar="SLOTS", help="with --gpus: x8, or one for each card: x8,x4, 4.0x8")
-    add("--nvlink", action="store_true", help="with --gpus: bridges on cards 0-1, 2-3 ...")
+    add(
+        "--nvlink",
+        action="store_true",
+        default=None,
+        help="with --gpus: bridges on cards 0-1, 2-3 ...",
+    )
     add(
         "--p2p",
         action=argparse.BooleanOptionalAction,
         help="with --gpus: peer access over PCIe; as NVIDIA's own driver grants it when not said",
     )
-    add("--numa", type=int, default=1, metavar="NODES", help="with --gpus: sockets, default 1")
+    add("--numa", type=int, metavar="NODES", help="with --gpus: sockets, default 1")
     add("--model", required=True, help="hub id, folder, config.json or .gguf of this machine")
     add(
         "--wish",
@@ -139,7 +144,8 @@ def _value(key: str, text: str) -> Any:
 
 
 def _hosts(options: argparse.Namespace) -> Iterator[Host]:
-    said = [name for name in ("pcie", "nvlink", "p2p") if getattr(options, name)]
+    words = ("pcie", "nvlink", "p2p", "numa")
+    said = [name for name in words if getattr(options, name) is not None]
     if options.host and said:
         raise WishError(f"--{said[0]} goes with --gpus; a captured machine knows its own links")
     if options.host:
@@ -148,9 +154,9 @@ def _hosts(options: argparse.Namespace) -> Iterator[Host]:
         yield what_if.host(
             options.gpus,
             options.pcie,
-            nvlink=options.nvlink,
+            nvlink=bool(options.nvlink),
             p2p=options.p2p,
-            numa_nodes=options.numa,
+            numa_nodes=1 if options.numa is None else options.numa,
         )
 
 

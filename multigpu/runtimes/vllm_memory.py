@@ -51,6 +51,7 @@ class Fixed(NamedTuple):
     graphs_mib: float
     total_mib: float
     layout: Layout | None
+    offloaded_mib: float
 
 
 def fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
@@ -74,7 +75,7 @@ def _fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
     graphs = float(ceil(graphs_mib(e))) if e.release.graphs_first else 0.0
     total = weights + activations + overhead + graphs
     cut = layout(model, span, e.tp, e.kv_bytes)
-    return Fixed(weights, activations, overhead, graphs, total, cut)
+    return Fixed(weights, activations, overhead, graphs, total, cut, min(e.offload_mib, held))
 
 
 def utilization(held: Sequence[Card], wish: Wish) -> float:
@@ -139,8 +140,13 @@ def _filled_in(
         max_num_seqs=e.max_num_seqs,
         max_num_batched_tokens=e.batched if e.told else None,
         gpu_memory_utilization=fraction,
-        cpu_offload_mib=e.offload_mib * len(held),
+        cpu_offload_mib=_offloaded(ranks, terms) if e.offload_mib else 0.0,
     )
+
+
+def _offloaded(ranks: Iterable[Rank], terms: Mapping[Rank, Fixed]) -> float:
+    """Weights of all ranks in the host's memory; a rank has no more to give than it holds."""
+    return sum(terms[rank].offloaded_mib for rank in ranks)
 
 
 def _blocks(ranks: Iterable[Rank], terms: Mapping[Rank, Fixed], fraction: float) -> tuple[int, int]:

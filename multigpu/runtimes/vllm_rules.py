@@ -16,6 +16,8 @@ Capability = tuple[int, int]
 CUDA_13_MINIMUM: Capability = (7, 5)
 SOURCE_MINIMUM: Capability = (7, 0)
 BFLOAT16: Capability = (8, 0)
+# `_FLOAT16_NOT_SUPPORTED_MODELS` of vllm/config/model.py: too large numbers for float16.
+NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "plamo2", "glm4"})
 # Compute in the format itself; below, weights are unpacked to 16 bits (Marlin) from 8.0 on.
 NATIVE: dict[str, Capability] = {"fp8": (8, 9), "w8a8": (7, 5), "nvfp4": (10, 0), "mxfp4": (9, 0)}
 QUANTIZED_MINIMUM: dict[str, Capability] = {
@@ -120,10 +122,7 @@ def _capability(found: Capability | None, model: ModelSpec, wish: Wish) -> Itera
     if found < minimum:
         hint = "serve a GGUF with llama.cpp on this card"
         yield Reason("compute-capability", seen, f"{_version(minimum)} for vLLM", hint)
-    dtype = wish.flags.get("--dtype") or model.dtype
-    if dtype == "bfloat16" and found < BFLOAT16:
-        hint = "set flags = {'--dtype': 'half'}"
-        yield Reason("bfloat16", seen, f"{_version(BFLOAT16)} for bfloat16", hint)
+    yield from _bfloat16(found, model, wish)
     needed = QUANTIZED_MINIMUM.get(model.quantization or "")
     if needed is not None and found < needed:
         hint = "take an AWQ or GPTQ checkpoint, or a GGUF with llama.cpp"
@@ -132,9 +131,33 @@ def _capability(found: Capability | None, model: ModelSpec, wish: Wish) -> Itera
         )
 
 
+def _bfloat16(found: Capability, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
+    """Older cards have no bfloat16; with `--dtype auto` vLLM takes float16 where the model may.
+
+    `_resolve_auto_dtype` of vllm/config/model.py. What may not is computed in float32: twice the
+    memory that was planned, so it is refused.
+    """
+    dtype = wish.flags.get("--dtype") or "auto"
+    if found >= BFLOAT16:
+        return
+    seen, needed = f"compute capability {_version(found)}", f"{_version(BFLOAT16)} for bfloat16"
+    if dtype == "bfloat16":
+        yield Reason("bfloat16", seen, needed, "leave --dtype out: vLLM takes float16 then")
+    elif model.dtype == "bfloat16" and model.model_type in NO_FLOAT16:
+        hint = "serve a GGUF with llama.cpp on this card"
+        yield Reason("bfloat16", f"{seen}; {model.model_type} has no float16", needed, hint)
+
+
 def cautions(candidate: Candidate, host: Host, model: ModelSpec) -> Iterator[Reason]:
-    """The format loads, but its arithmetic is done in 16 bits on these cards."""
+    """What loads, but is computed in another format than its own on these cards."""
     found, native = lowest(candidate, host), NATIVE.get(model.quantization or "")
+    if found is not None and found < BFLOAT16 and model.dtype == "bfloat16":
+        yield Reason(
+            "float16-instead",
+            f"compute capability {_version(found)} has no bfloat16: vLLM takes float16",
+            _version(BFLOAT16),
+            "compare its answers with those of a newer card once",
+        )
     if found is not None and native is not None and found < native:
         yield Reason(
             "weight-only",

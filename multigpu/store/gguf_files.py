@@ -26,8 +26,11 @@ class HostFile:
     head: bytes = b""
 
 
-def from_file(reference: str, path: Path) -> ModelSpec:
-    """A GGUF of the controller with its shards; one file carries its sha256."""
+def from_file(reference: str, path: Path, *, hashed: bool = True) -> ModelSpec:
+    """A GGUF of the controller with its shards; one file carries its sha256 if `hashed`.
+
+    The hash names the file on a GPU host. It reads all of the file, a minute and more for 40 GiB.
+    """
     if path.suffix != ".gguf":
         raise ModelError(f"{reference}: neither a folder with config.json nor a .gguf file")
     shards = [path.with_name(name) for name in shard_names(path.name)]
@@ -43,7 +46,7 @@ def from_file(reference: str, path: Path) -> ModelSpec:
         source=Source.CONTROLLER,
         path=reference,
         size_bytes=sum(shard.stat().st_size for shard in shards),
-        sha256=_sha256(single) if single else None,
+        sha256=_sha256(single) if single and hashed else None,
     )
 
 

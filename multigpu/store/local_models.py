@@ -15,7 +15,7 @@ from typing import Any
 from multigpu.errors import ModelError
 from multigpu.model import from_hf_config
 from multigpu.plan import ModelSpec, Source
-from multigpu.store import models
+from multigpu.store import gguf_files, models
 
 CONFIG = "config.json"
 QUANT = "hf_quant_config.json"
@@ -26,15 +26,23 @@ def load(reference: str) -> ModelSpec:
     """The model of a path of this machine or of a hub id. Raises ModelError."""
     path = Path(reference).expanduser()
     if "\0" in reference or not path.exists():
-        if reference.startswith(("/", "~", "./", "../")) or reference.endswith(".json"):
+        if reference.startswith(("/", "~", "./", "../")) or reference.endswith((".json", ".gguf")):
             raise ModelError(f"{reference}: no such file or folder on this machine")
+        if not models.HUB_ID.match(reference):
+            raise ModelError(f"{reference!r}: no file or folder here, nor a hub id (org/name)")
         return models.load(reference, base=Path())
     if path.is_file() and path.suffix == ".json" and path.name != CONFIG:
         return _bare_config(path)
     place = path.parent if path.name == CONFIG else path
-    absolute = place.resolve()
-    found = models.load(str(absolute.relative_to("/")), base=Path("/"))
-    return replace(found, name=absolute.name, path=str(place))
+    found = _folder_or_gguf(place)
+    return replace(found, name=(place.resolve() if place.is_dir() else place).name)
+
+
+def _folder_or_gguf(place: Path) -> ModelSpec:
+    """Links keep their own name: in the cache of the hub `*.gguf` links to a file named by hash."""
+    if place.is_dir():
+        return models.from_folder(str(place), place)
+    return gguf_files.from_file(str(place), place, hashed=False)
 
 
 def _bare_config(path: Path) -> ModelSpec:

@@ -50,9 +50,7 @@ def load(reference: str, *, base: Path) -> ModelSpec:
     if where is Source.CONTROLLER:
         path = base / reference
         return (
-            _from_folder(reference, path)
-            if path.is_dir()
-            else gguf_files.from_file(reference, path)
+            from_folder(reference, path) if path.is_dir() else gguf_files.from_file(reference, path)
         )
     raise ModelError(f"{reference} lies on the GPU host: it can only be read with a host at hand")
 
@@ -77,7 +75,8 @@ def load_host_model(reference: str, files: Mapping[str, HostFile]) -> ModelSpec:
     return _from_texts(reference, Source.HOST, texts, _weights_bytes(texts, sizes), tensors=tensors)
 
 
-def _from_folder(reference: str, path: Path) -> ModelSpec:
+def from_folder(reference: str, path: Path) -> ModelSpec:
+    """A folder of the controller in Transformers format. Raises ModelError."""
     try:
         sizes = {item.name: item.stat().st_size for item in path.iterdir() if item.is_file()}
         wanted = ("config.json", "hf_quant_config.json", "model.safetensors.index.json")
@@ -86,7 +85,7 @@ def _from_folder(reference: str, path: Path) -> ModelSpec:
     except OSError as error:
         raise ModelError(f"{reference}: {error.strerror}") from None
     if "config.json" not in texts:
-        raise ModelError(f"{reference}: no config.json in this folder")
+        raise ModelError(f"{reference}: no config.json in this folder: {_offer_here(sizes)}")
     weights = _weights_bytes(texts, sizes)
     return _from_texts(reference, Source.CONTROLLER, texts, weights, tensors=tensors)
 
@@ -193,6 +192,13 @@ def _offer(names: Iterable[str]) -> str:
     if any(name.endswith(".gguf") for name in names):
         return "it holds GGUF files; download one and name that file"
     return "name a repository in Transformers format"
+
+
+def _offer_here(names: Iterable[str]) -> str:
+    ggufs = sorted(name for name in names if name.endswith(".gguf"))
+    if ggufs:
+        return f"it holds GGUF files; name one: {ggufs[0]}"
+    return "name a folder in Transformers format, or a .gguf file"
 
 
 def _why(error: Exception) -> str:
