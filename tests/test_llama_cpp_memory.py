@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -537,3 +538,39 @@ def test_memory_is_what_llama_server_itself_prints(
 
     wrong = [row for row in compared(program, tmp_path, [name]) if not row.right]
     assert not wrong, wrong[:3]
+
+
+@pytest.mark.process
+def test_the_command_asks_a_real_llama_cpp_and_its_answer_is_read(
+    program: Any, tmp_path: pathlib.Path
+) -> None:
+    """A shell runs what a host is asked with, two ggml-rpc-server processes being the cards."""
+    from benchmarks.llama_cpp.architectures import MODELS
+    from benchmarks.llama_cpp.files import write
+    from multigpu.store.gguf_files import from_header
+
+    path = tmp_path / "a model's file.gguf"
+    write(program.library, path, *MODELS["Qwen2.5-7B"], tied=False)
+    model = from_header("x", path)
+    places = ",".join(f"127.0.0.1:{port}" for port in program.ports[:2])
+    argv = (
+        *(str(program.folder / "bin/llama-server"), "--rpc", places, "--model", str(path)),
+        *("--ctx-size", "8192", "--parallel", "1", "--no-kv-unified", "--split-mode", "layer"),
+        *("--gpu-layers", "all", "--fit", "off", "--flash-attn", "auto", "--tensor-split", "17,12"),
+    )
+    asking = Service("chat", argv, (Setting("GGML_NO_BACKTRACE", "1", ""),), 8000, "/", (0, 1))
+    command = llama_cpp_fit.command(asking)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=90)
+    planned = split(model, wish(context=8192, concurrency=1), (17, 12)).memory
+    answer = llama_cpp_fit.asked(asking, planned, done.stdout)
+    assert answer is not None, done
+    for memory, device in zip(planned, answer.answered, strict=True):
+        assert device.model_mib == pytest.approx(memory.weights_mib, abs=2)
+        assert device.context_mib == pytest.approx(memory.kv_cache_mib, abs=2)
+
+
+@pytest.mark.process
+def test_a_host_without_the_program_answers_nothing() -> None:
+    command = llama_cpp_fit.command(service())
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "" and done.stderr == ""

@@ -1,4 +1,4 @@
-"""What a card has, what a request caches, and what llama.cpp holds."""
+"""What a card has and what a request caches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from multigpu import memory as m
-from multigpu.plan import Candidate, LayerCache, ModelSpec, Strategy, Wish
-from multigpu.runtimes import llama_cpp_memory as g
-from tests.machines import MIB, R9700, RTX_3090, RTX_4090, gguf, host
+from multigpu.plan import LayerCache, Wish
+from tests.machines import MIB, R9700, RTX_3090, RTX_4090
 
 
 def wish(**keys: Any) -> Wish:
@@ -63,33 +62,3 @@ def test_cuda_sees_less_of_a_card_than_nvidia_smi_and_hip_all_of_it() -> None:
 def test_an_unknown_card_loses_a_small_share() -> None:
     lost = 20000 - m.cuda_total_mib(replace(RTX_3090, memory_mib=20000))
     assert 0.01 * 20000 < lost < 0.02 * 20000
-
-
-def split_gguf(model: ModelSpec, wished: Wish, layers: tuple[int, int]) -> Candidate:
-    split = Candidate("llama.cpp", Strategy.LAYER_SPLIT, (0, 1), layers=layers)
-    return g.sized(split, host(RTX_3090, RTX_3090), model, wished)
-
-
-def test_llama_cpp_takes_exactly_the_asked_cache() -> None:
-    sized = split_gguf(gguf(), wish(context=4096, concurrency=2), (17, 16))
-    assert sized.kv_tokens == 8192
-    per_block = 8192 * 2 * 8 * 128 * 2 / MIB
-    assert [x.kv_cache_mib for x in sized.memory] == [17 * per_block, 15 * per_block]
-    assert [x.weights_mib for x in sized.memory] == [17 * 128, 15 * 128 + 400]
-
-
-def test_a_quantized_llama_cpp_cache_is_smaller() -> None:
-    flags = {"--cache-type-k": "q8_0", "--cache-type-v": "q8_0"}
-    plain = split_gguf(gguf(), wish(), (17, 16)).memory[0].kv_cache_mib
-    assert split_gguf(gguf(), wish(flags=flags), (17, 16)).memory[0].kv_cache_mib == pytest.approx(
-        plain * 34 / 64, rel=0.01
-    )
-
-
-def test_pipeline_copies_of_the_mask_count_on_several_cards() -> None:
-    wished = wish(context=32768, concurrency=1)
-    one = g.sized(Candidate("llama.cpp", Strategy.SINGLE, (0,)), host(RTX_3090), gguf(), wished)
-    assert (
-        split_gguf(gguf(), wished, (17, 16)).memory[1].activations_mib
-        > one.memory[0].activations_mib
-    )
