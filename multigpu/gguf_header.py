@@ -33,6 +33,10 @@ REFUSED = {
 # `llm_arch_is_recurrent` in src/llama-arch.cpp.
 RECURRENT = {"arwkv7", "mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7"}
 MIB = 1024 * 1024
+# Beginnings of names outside of the blocks: LLM_TENSOR_LAYER_OUTPUT, and LLM_TENSOR_LAYER_REPEATING
+# without a number, in src/llama-arch.cpp.
+OUTPUT = ("output", "altup_", "cls", "hc_head")
+FIRST = ("per_layer_model_proj", "per_layer_proj_norm")
 
 Tensor = tuple[str, int] | tuple[str, int, int]
 """Name, bytes and, where known, elements of a tensor."""
@@ -135,12 +139,19 @@ class GgufHeader:
         return "output.weight" not in self.other
 
     def output_mib(self) -> float:
-        """Final norm and lm_head; llama.cpp puts them on the last device."""
-        return sum(n for name, n in self.other.items() if name.startswith("output")) / MIB
+        """Final norm, lm_head and the like; llama.cpp puts them on the last device."""
+        return self._outside(*OUTPUT)
+
+    def first_mib(self) -> float:
+        """Tensors outside of the blocks that llama.cpp counts as part of the first one."""
+        return self._outside(*FIRST)
 
     def embedding_mib(self) -> float:
         """Everything else; llama.cpp keeps the input layer in the host's memory."""
-        return sum(n for name, n in self.other.items() if not name.startswith("output")) / MIB
+        return sum(self.other.values()) / MIB - self.output_mib() - self.first_mib()
+
+    def _outside(self, *prefixes: str) -> float:
+        return sum(n for name, n in self.other.items() if name.startswith(prefixes)) / MIB
 
     @property
     def trunk(self) -> int:

@@ -48,6 +48,7 @@ def _from_header(
     ffn = h.per_layer("feed_forward_length", default=0)
     size = h.per_layer("expert_feed_forward_length", default=0)
     skipped = range(h.trunk if h.architecture in MTP_SKIPPED else h.block_count, h.block_count)
+    layers_mib = _per_block(h, skipped)
     return ModelSpec(
         name=name,
         source=source,
@@ -65,7 +66,7 @@ def _from_header(
         vocab_size=h.vocab_size(),
         max_position_embeddings=h.optional("context_length"),
         layers=caches(h),
-        layers_mib=_per_block(h, skipped),
+        layers_mib=(layers_mib[0] + h.first_mib(), *layers_mib[1:]),
         embedding_mib=h.embedding_mib(),
         output_mib=h.output_mib(),
         experts_mib=_per_block(h, skipped, "_exps."),

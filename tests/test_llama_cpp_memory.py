@@ -480,6 +480,25 @@ def test_no_fewer_weights_in_the_hosts_memory_would_do(gib: int, block: int, exp
         assert not (tried.memory and all(memory.fits for memory in tried.memory))
 
 
+def test_tensors_outside_of_the_blocks_lie_where_llama_cpp_puts_them() -> None:
+    """Seen with gemma3n: its projections of the stream at the end, those per layer at the start."""
+    more = [("altup_proj.weight", 48 * MIB), ("per_layer_model_proj.weight", 70 * MIB)]
+    plain, found = (
+        from_gguf(
+            gguf_fields(),
+            [*gguf_tensors(), *tensors],
+            name="x",
+            source=Source.CONTROLLER,
+            path="x",
+            size_bytes=1,
+        )
+        for tensors in ([], more)
+    )
+    assert found.output_mib - plain.output_mib == 48
+    assert found.layers_mib[0] - plain.layers_mib[0] == 70
+    assert found.embedding_mib == plain.embedding_mib
+
+
 @pytest.mark.parametrize("architecture", ["bert", "modern-bert", "dream", "llada-moe"])
 def test_what_writes_no_text_is_refused_as_that(architecture: str) -> None:
     with pytest.raises(ModelError, match=rf"{architecture}: an? (encoder|diffusion model)"):
