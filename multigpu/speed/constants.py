@@ -98,7 +98,8 @@ class Slower:
 # rows of vLLM 0.11 to 0.26, 8 of SGLang taken as vLLM, 30 of llama.cpp), drawn to a prior where the
 # rows do not tell. TensorRT-LLM's 15 rows were kept out; they are met within 13 % in the median.
 # The prior of llama.cpp's kernels is from llama-bench and llama-batched-bench on an H200 (0.3.36,
-# 2026-11-23); of these 26 figures one in two is met within 12 %, the worst but one within 35 %.
+# 2026-11-23), so those are not an independent check: 14 rates of one sequence are met within 23 %,
+# 12 of 1 to 16 sequences within 14 %, prompts of 6 models within 18 % (0.6B: 65 % too fast).
 VLLM = Engine(0.899, 0.885, 0.569, 0.605, 0.806, 0.622, 10.1, 41.7, 988, 21.2)
 LLAMA_CPP = LlamaCpp(
     *(0.915, 0.822, 0.778, 0.484, 0.632, 0.507, 19.8, 19.9, 291, 49.7),
