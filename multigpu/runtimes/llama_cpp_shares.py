@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lcm
 
+from multigpu.memo import memo
 from multigpu.memory import ffn_size
 from multigpu.plan import ModelSpec
 
@@ -46,8 +47,17 @@ def cut(size: int, granule: int, ratios: Sequence[float], rotation: int = 0) -> 
     return found
 
 
-def shares(model: ModelSpec, ratios: Sequence[float]) -> list[Shares]:
-    """What every card gets, in the order of the ratios."""
+def shares(model: ModelSpec, ratios: tuple[int, ...]) -> list[Shares]:
+    """What every card gets, in the order of the ratios; summed once per model."""
+    known = memo(model)
+    key = ("llama.cpp-shares", ratios)
+    if key not in known:
+        known[key] = _shares(model, ratios)
+    found: list[Shares] = known[key]
+    return found
+
+
+def _shares(model: ModelSpec, ratios: tuple[int, ...]) -> list[Shares]:
     n, total = len(ratios), sum(ratios)
     heads = model.num_key_value_heads or n
     per_head = max(1, model.num_attention_heads // heads) * model.head_dim

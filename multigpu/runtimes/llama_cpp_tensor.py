@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from multigpu.groups import best, classes, pool
 from multigpu.hardware import Host
+from multigpu.memo import memo
 from multigpu.plan import Candidate, ModelSpec, Reason, Strategy, Wish
 from multigpu.runtimes.llama_cpp_profile import Part, Slots
 from multigpu.runtimes.llama_cpp_shares import Shares, attention_share
@@ -74,13 +75,17 @@ def objections(model: ModelSpec, wish: Wish, cards: int = CARDS) -> Iterator[Rea
 
 def weights_mib(part: Part, model: ModelSpec, share: Shares) -> float:
     """One card's share of what is divided, and all of the norms, routers and small projections."""
-    whole = sum(model.replicated_mib)
+    known = memo(model)
+    if "llama.cpp-divided" not in known:
+        known["llama.cpp-divided"] = sum(model.replicated_mib), attention_share(model)
+    sums: tuple[float, float] = known["llama.cpp-divided"]
+    whole, attention_part = sums
     output = part.profile.output_mib
     # A tied output layer is a copy of the token embedding, which is not divided.
     if model.tie_word_embeddings:
         whole, output = whole + output, 0.0
     divided = max(0.0, part.weights - whole - output)
-    attention = attention_share(model) * divided
+    attention = attention_part * divided
     networks = (divided - attention) * share.feed_forward
     return whole + attention * share.attention + networks + output * share.plain
 
