@@ -7,7 +7,7 @@ without gemma3n, whose split is refused. What is left is too little by up to 0.5
 (`--ubatch-size 2048`) without flash attention in five mixtures and hybrids, and beside a quantized
 cache with as many KV as query heads (Command-R, dots.llm1, DeepSeek-MoE), where buffers have holes.
 With ggml-rpc-server processes on a CPU (benchmarks/llama_cpp_memory.py, which anybody can run):
-99.4 % of 8,160. What CUDA itself takes is outside of that breakdown and is `context_mib` here.
+99.5 % of 10,200. What CUDA itself takes is outside of that breakdown and is `context_mib` here.
 """
 
 from __future__ import annotations
