@@ -9,8 +9,8 @@ throughput an arm on a part of the cards is repeated over the others, and replic
 linear, each with the row's own concurrency (planning.md, section 3). Regret is the share lost
 against the best arm; an arm that misses the bound loses all.
 
-The planner's own ranking (`multigpu.ranking.order`) chooses by predictions; cross-validated ones
-use constants that were fitted without the rig in question. The fixed rules are those of other
+The planner's own ranking (`multigpu.choice.ranking.order`) chooses by predictions; cross-validated
+ones use constants that were fitted without the rig in question. The fixed rules are those of other
 tools: all cards in one tensor parallel group, the smallest group repeated, the fewest cards, and
 llama.cpp's default (layers over all cards).
 """
@@ -27,7 +27,7 @@ from benchmarks.decode_speed import OTHERS, shipped
 from benchmarks.figure import Figure
 from benchmarks.fitting import Constants, fit
 from benchmarks.groundtruth import Group, Row, groups, usable_rows
-from multigpu import ranking
+from multigpu.choice import ranking
 from multigpu.hardware import Host
 from multigpu.plan import (
     Candidate,

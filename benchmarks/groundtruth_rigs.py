@@ -6,8 +6,8 @@ import re
 from functools import cache
 
 from multigpu.errors import WishError
+from multigpu.gpus.what_if import host
 from multigpu.hardware import Host
-from multigpu.what_if import host
 
 # What the table calls a card, and what multigpu/data/gpus.toml calls it.
 NAMES = (

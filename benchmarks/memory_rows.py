@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.groundtruth import table
 from benchmarks.groundtruth_rigs import host_for, rig_of
+from multigpu.gpus.what_if import host
 from multigpu.hardware import Host
 from multigpu.model import from_hf_config
 from multigpu.parse.engines.vllm_log import read_vllm_log
 from multigpu.plan import ModelSpec, Source, Wish
-from multigpu.what_if import host
 
 HERE = Path(__file__).resolve().parent / "models"
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -6,14 +6,14 @@ from typing import NamedTuple
 from pyinfra import host
 
 from deploys.common import TEMPLATES, directory, load_model, machine_name, plan_file, services
-from multigpu import measured_file
 from multigpu.decide import decide
 from multigpu.generation import Deployment
 from multigpu.hardware import Host
 from multigpu.install import Upload
-from multigpu.measured import Measurement
 from multigpu.plan import Plan
 from multigpu.runtimes import runtime
+from multigpu.speed import measured_file
+from multigpu.speed.measured import Measurement
 from multigpu.store import archive, texts, uploads
 from multigpu.store.recipes import recipe
 from multigpu.units import render

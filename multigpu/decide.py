@@ -9,9 +9,9 @@ from typing import Any
 from multigpu import planfile
 from multigpu.errors import MultigpuError
 from multigpu.hardware import Host
-from multigpu.measured import Measurement
 from multigpu.plan import ModelSpec, Plan, Wish
 from multigpu.planner import plan
+from multigpu.speed.measured import Measurement
 from multigpu.wish import wishes
 
 

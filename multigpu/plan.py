@@ -1,259 +1,38 @@
-"""What is wished, what is possible, what was chosen and what lost: the values of planning.
+"""What is possible, what was chosen and what lost: the values of planning.
 
-Hugging Face configuration names are kept for models, vLLM flag names for parallel sizes. Memory is
-in MiB per GPU. Every decision carries its `Reason`s.
+vLLM flag names are kept for parallel sizes. Every decision carries its `Reason`s. Values of models,
+wishes and predictions have rooms of their own and are given on here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from types import MappingProxyType
+from dataclasses import dataclass
 
-from multigpu.gguf_facts import GgufFacts
+from multigpu.model_spec import LayerCache, ModelSpec, Source
+from multigpu.predicted import Estimate, Memory, Prediction
+from multigpu.wish_values import Objective, Strategy, Wish, Workload
 
-
-class Strategy(StrEnum):
-    """How one service uses the cards of one host."""
-
-    SINGLE = "single"
-    REPLICAS = "replicas"
-    TENSOR_PARALLEL = "tensor_parallel"
-    PIPELINE_PARALLEL = "pipeline_parallel"
-    TENSOR_PIPELINE_PARALLEL = "tensor_pipeline_parallel"
-    LAYER_SPLIT = "layer_split"
-    TENSOR_SPLIT = "tensor_split"
-
-
-class Objective(StrEnum):
-    """The workload a plan is made for; there is no right split without one."""
-
-    LATENCY = "latency"
-    THROUGHPUT = "throughput"
-    CONTEXT = "context"
-
-
-class Source(StrEnum):
-    """Where the model's files lie."""
-
-    HUB = "hub"
-    HOST = "host"
-    CONTROLLER = "controller"
-
-
-@dataclass(frozen=True)
-class LayerCache:
-    """What one transformer block keeps per token or per sequence.
-
-    `kind`: full | sliding | mla | state | none. For full and sliding, one token takes
-    `2 * num_key_value_heads * head_dim` elements; for mla `elements` (kv_lora_rank +
-    qk_rope_head_dim, not divided by tensor parallel); for state `elements` per sequence.
-    `element_bytes` is None where the cache has the type of the KV cache (2 unless it is quantized).
-    `sequence_bytes` is kept once per sequence beside what grows with its tokens: the state of a
-    layer that runs a recurrence and attention (Falcon-H1, Zamba2; divided by tensor parallel), the
-    window and compressor of DeepSeek V4 (kind mla; not divided).
-    """
-
-    kind: str = "full"
-    num_key_value_heads: int = 0
-    head_dim: int = 0
-    window: int | None = None
-    elements: int = 0
-    element_bytes: int | None = None
-    sequence_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Facts of one model, from config.json or a GGUF header.
-
-    `layers_mib` holds the weights of each block in order; `embedding_mib` the input embedding,
-    `output_mib` the final norm and lm_head (0 when tied), `vision_mib` towers and projectors of
-    other modalities. Their sum is `weights_mib`. `draft_mib` (layers of multi-token prediction,
-    loaded for speculative decoding only) is not part of it. Of each block, `experts_mib` is what
-    its routed experts take and `replicated_mib` what every tensor parallel rank keeps whole (norms,
-    routers, latent projections of MLA); both are parts of `layers_mib`, empty where unknown.
-    `num_parameters` counts what `weights_mib` holds. `weights_exact` says that sizes come from
-    tensor headers or file sizes and not from shapes; `lower_bound` names what is known to be
-    missing from the counts, one phrase each. `active_parameters` are those that one token is
-    multiplied with (routed experts by their share, the output matrix, no input embedding).
-    `kv_cache_dtype` is the type the checkpoint asks for (fp8, nvfp4), None where it says nothing.
-    `gguf` is what llama.cpp's buffers depend on, None for what is no GGUF.
-    """
-
-    name: str
-    source: Source
-    path: str
-    format: str
-    model_type: str
-    quantization: str | None
-    dtype: str
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    hidden_size: int
-    intermediate_size: int | None
-    vocab_size: int
-    max_position_embeddings: int | None
-    layers: tuple[LayerCache, ...]
-    layers_mib: tuple[float, ...]
-    embedding_mib: float
-    output_mib: float
-    experts_mib: tuple[float, ...] = ()
-    replicated_mib: tuple[float, ...] = ()
-    vision_mib: float = 0.0
-    draft_mib: float = 0.0
-    num_parameters: int | None = None
-    num_experts: int | None = None
-    num_experts_per_tok: int | None = None
-    moe_intermediate_size: int | None = None
-    group_size: int | None = None
-    tie_word_embeddings: bool = False
-    revision: str | None = None
-    size_bytes: int | None = None
-    sha256: str | None = None
-    weights_exact: bool = False
-    lower_bound: tuple[str, ...] = ()
-    gguf: GgufFacts | None = None
-    active_parameters: int | None = None
-    kv_cache_dtype: str | None = None
-
-    @property
-    def weights_mib(self) -> float:
-        """All weights that serving loads, in MiB."""
-        return sum(self.layers_mib) + self.embedding_mib + self.output_mib + self.vision_mib
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the operator asks of one service. Only `name` and `model` are required.
-
-    `context` is the longest request in tokens (`--max-model-len`), `concurrency` the requests at a
-    time over all engines, `input_tokens` and `output_tokens` a typical request; where they are None
-    `multigpu.workload` says what is planned for. `ttft_ms` and `tpot_ms` are upper bounds of the
-    time to the first token and per output token. `cpu_offload_gib` allows that many GiB of weights
-    in the host's memory; without it nothing is offloaded.
-
-    Pins (`None` = free): runtime, strategy, gpus (NVML indices), tensor_parallel_size,
-    pipeline_parallel_size, layers (per card), gpu_memory_utilization, kv_cache_dtype (the runtime's
-    own word), expert_parallel. `flags` and `env` are passed
-    on after a check against the runtime's own parser. `devices` are the runtime's own device names
-    in the order of the planned cards (llama.cpp: CUDA0, RPC0, Vulkan0). `executable` names a
-    runtime that is already on the host, `wheel` a wheel on the controller to install.
-    """
-
-    name: str
-    model: str
-    objective: Objective = Objective.LATENCY
-    context: int | None = None
-    concurrency: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    ttft_ms: float | None = None
-    tpot_ms: float | None = None
-    runtime: str | None = None
-    strategy: Strategy | None = None
-    gpus: tuple[int, ...] | None = None
-    tensor_parallel_size: int | None = None
-    pipeline_parallel_size: int | None = None
-    layers: tuple[int, ...] | None = None
-    gpu_memory_utilization: float | None = None
-    kv_cache_dtype: str | None = None
-    expert_parallel: bool | None = None
-    cpu_offload_gib: float | None = None
-    port: int = 8000
-    bind: str = "127.0.0.1"
-    served_model_name: str | None = None
-    devices: tuple[str, ...] | None = None
-    flags: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
-    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    executable: str | None = None
-    wheel: str | None = None
-    start_s: int = 600
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What a plan is sized and timed for: the wish with defaults filled in for one model.
-
-    `context` is the longest request, `input_tokens` and `output_tokens` a typical one, all in
-    tokens; `concurrency` counts requests at a time over all engines of the service.
-    `kv_cache_dtype` is the type of cached elements in the runtime's own word, None for 16 bit.
-    """
-
-    objective: Objective
-    context: int
-    concurrency: int
-    input_tokens: int
-    output_tokens: int
-    ttft_ms: float | None = None
-    tpot_ms: float | None = None
-    kv_cache_dtype: str | None = None
-
-    @property
-    def request_tokens(self) -> int:
-        """Tokens of a typical request at its end."""
-        return self.input_tokens + self.output_tokens
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Predicted use of one GPU, in MiB. `capacity_mib` is what the runtime may use of the card.
-
-    `activations_mib` is the peak of a step (llama.cpp: compute buffer), `graphs_mib` captured CUDA
-    graphs, `overhead_mib` context and communicator. `other_mib` is what other programs (a desktop)
-    hold already; it is outside of `capacity_mib`.
-    """
-
-    weights_mib: float
-    kv_cache_mib: float
-    activations_mib: float
-    overhead_mib: float
-    capacity_mib: float
-    graphs_mib: float = 0.0
-    other_mib: float = 0.0
-
-    @property
-    def total_mib(self) -> float:
-        """Everything the runtime will hold on this card."""
-        fixed = self.activations_mib + self.graphs_mib + self.overhead_mib
-        return self.weights_mib + self.kv_cache_mib + fixed
-
-    @property
-    def fits(self) -> bool:
-        """True when the sum stays within the capacity."""
-        return self.total_mib <= self.capacity_mib
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with the range that it is expected in; a measured one has its own spread."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Speed of the whole service under its workload; None is unknown, with the reason in `unknown`.
-
-    `decode_tokens_per_s` counts output tokens of all requests and engines, `prefill_tokens_per_s`
-    prompt tokens of all engines while they do nothing else; `tpot_ms` and `ttft_ms` are those of
-    one request. `running` is how many requests of the workload run at a time, the others wait.
-    `basis` says what the numbers rest on; `measured` is True when they were measured on this rig.
-    """
-
-    decode_tokens_per_s: Estimate | None = None
-    prefill_tokens_per_s: Estimate | None = None
-    ttft_ms: Estimate | None = None
-    tpot_ms: Estimate | None = None
-    running: int | None = None
-    basis: str = ""
-    measured: bool = False
-    unknown: tuple[str, ...] = ()
+__all__ = [
+    "Candidate",
+    "Check",
+    "Estimate",
+    "Justification",
+    "LayerCache",
+    "Memory",
+    "ModelSize",
+    "ModelSpec",
+    "Objective",
+    "Plan",
+    "Prediction",
+    "Reason",
+    "Rejected",
+    "Service",
+    "Setting",
+    "Source",
+    "Strategy",
+    "Wish",
+    "Workload",
+]
 
 
 @dataclass(frozen=True)
@@ -362,6 +141,9 @@ class Justification:
     sentences: tuple[str, ...] = ()
 
 
+USUAL = Workload(Objective.LATENCY, 8192, 1, 1024, 256)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What `serve` applies to one host for one service, and why.
@@ -383,7 +165,7 @@ class Plan:
     environment: tuple[Setting, ...]
     pinned: tuple[str, ...] = ()
     simulated: bool = False
-    workload: Workload = Workload(Objective.LATENCY, 8192, 1, 1024, 256)
+    workload: Workload = USUAL
     assumptions: tuple[str, ...] = ()
     justification: Justification | None = None
     gpu_names: tuple[str | None, ...] = ()

@@ -10,20 +10,22 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 
-from multigpu import ranking, rules
-from multigpu.assumptions import assumptions
-from multigpu.changes import changes
-from multigpu.doubts import Predict, doubts
+from multigpu import rules
+from multigpu.choice import ranking
+from multigpu.choice.assumptions import assumptions
+from multigpu.choice.changes import changes
+from multigpu.choice.doubts import Predict, doubts
+from multigpu.choice.justify import justify
+from multigpu.choice.losers import Contest, considered
+from multigpu.choice.most_requests import at_most, searched
+from multigpu.choice.pin_costs import pin_costs
+from multigpu.choice.refusal import refusal
+from multigpu.choice.strengths import strengths
 from multigpu.environment import doubtful, settings
 from multigpu.errors import NoPlan
 from multigpu.groups import slow
 from multigpu.hardware import Host
-from multigpu.justify import justify
 from multigpu.labels import cards, runtime_name
-from multigpu.losers import Contest, considered
-from multigpu.measured import Measurement, judged
-from multigpu.most_requests import at_most, searched
-from multigpu.pin_costs import pin_costs
 from multigpu.pins import check_pins, pinned_keys
 from multigpu.plan import (
     Candidate,
@@ -36,10 +38,9 @@ from multigpu.plan import (
     Wish,
     Workload,
 )
-from multigpu.refusal import refusal
 from multigpu.runtimes import RUNTIMES, runtime
 from multigpu.runtimes.vllm_memory import GPU_MEMORY_UTILIZATION
-from multigpu.strengths import strengths
+from multigpu.speed.measured import Measurement, judged
 from multigpu.workload import workload
 
 __all__ = ["considered", "plan", "sift"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu import what_if
+from multigpu.gpus import what_if
 from multigpu.plan import Memory, Prediction, Strategy, Wish
 from multigpu.speed import predict
 from multigpu.speed.arrivals import arrivals, rounds

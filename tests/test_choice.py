@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from benchmarks.choice import Question, asked, in_sample, timed
 from benchmarks.groundtruth import TABLE
-from multigpu import ranking
-from multigpu.doubts import bounds, doubts
+from multigpu.choice import ranking
+from multigpu.choice.doubts import bounds, doubts
+from multigpu.choice.losers import RANKED, UNSURE, Contest
+from multigpu.choice.ranking import CLOSE, order
+from multigpu.choice.strengths import strengths
 from multigpu.hardware import Host, P2p, Path
-from multigpu.losers import RANKED, UNSURE, Contest
 from multigpu.plan import Candidate, Estimate, Objective, Prediction, Strategy, Wish, Workload
 from multigpu.planner import considered, plan
-from multigpu.ranking import CLOSE, order
-from multigpu.strengths import strengths
 from tests.machines import H100, RTX_3090, dense, gguf, hf, host
 from tests.timed import about, copies, load, one, speed, team
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from multigpu.flag_reasons import INVENTORY, REASONS, UNEXPLAINED, explained
 from multigpu.hardware import Host
+from multigpu.page.flag_reasons import INVENTORY, REASONS, UNEXPLAINED, explained
 from multigpu.plan import ModelSpec, Plan
 from multigpu.planner import plan
 from multigpu.runtimes import runtime
@@ -44,7 +44,7 @@ def test_every_flag_that_a_runtime_names_has_a_reason() -> None:
         f'    "{flag}": "...",  # {file}' for flag, file in named().items() if flag not in REASONS
     ]
     assert len(named()) > 20
-    assert not missing, "add to REASONS of multigpu/flag_reasons.py:\n" + "\n".join(missing)
+    assert not missing, "add to REASONS of multigpu/page/flag_reasons.py:\n" + "\n".join(missing)
 
 
 PLANS = [

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu import gpu_names
-from multigpu.gpu_data import GpuData, consumer, gpu_data, matches, models, named, near
+from multigpu.gpus import gpu_names
+from multigpu.gpus.gpu_data import GpuData, consumer, gpu_data, matches, models, named, near
 from multigpu.hardware import Gpu, Vendor
 
 ALL = models()

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from multigpu.could_carry import EFFECTIVE_BITS
+from multigpu.choice.could_carry import EFFECTIVE_BITS
+from multigpu.choice.justify import WORTH, justify
 from multigpu.hardware import Host
-from multigpu.justify import WORTH, justify
 from multigpu.plan import (
     Candidate,
     Justification,

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.errors import ModelError
-from multigpu.gguf_model import from_gguf
 from multigpu.hardware import Gpu, Host
 from multigpu.memory import MIB
+from multigpu.model.gguf_model import from_gguf
 from multigpu.parse.engines.llama_cpp_log import read_llama_cpp_log
 from multigpu.pinned_ways import layers as check_layers
 from multigpu.pinned_ways import strategy as check_strategy

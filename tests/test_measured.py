@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from multigpu import what_if
-from multigpu.measured import Measurement, gpus_of, judged, links_of, matching
-from multigpu.measured_file import MeasurementError, read, write
+from multigpu.gpus import what_if
 from multigpu.plan import Estimate, Strategy
 from multigpu.speed import predict
+from multigpu.speed.measured import Measurement, gpus_of, judged, links_of, matching
+from multigpu.speed.measured_file import MeasurementError, read, write
 from tests.test_speed import load, model, tensor_parallel
 
 HOST = what_if.host("2x RTX 3090", "x8")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu.model_facts import facts
+from multigpu.model.facts import facts
 from tests.machines import dense, gguf, hf
 
 MOE = dense(num_experts=64, num_experts_per_tok=4, moe_intermediate_size=1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from multigpu.errors import ModelError
-from multigpu.module_names import Names
+from multigpu.model.module_names import Names
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu import what_if
-from multigpu.most_requests import STEPS, at_most, searched
+from multigpu.choice.most_requests import STEPS, at_most, searched
+from multigpu.gpus import what_if
 from multigpu.plan import Candidate, Objective, Plan, Prediction, Strategy, Wish, Workload
 from multigpu.planner import plan
 from tests.machines import RTX_3090, hf, host

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 
 from multigpu import gfx
+from multigpu.choice.ranking import links_name
 from multigpu.errors import MultigpuError
 from multigpu.groups import best, bonded
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path, PcieHop, PcieLink, Vendor
@@ -20,7 +21,6 @@ from multigpu.parse.amd.cards import AmdCards, amd_cards
 from multigpu.parse.amd.kfd import read_kfd
 from multigpu.plan import ModelSpec, Plan
 from multigpu.planner import plan
-from multigpu.ranking import links_name
 from multigpu.runtimes.llama_cpp import render
 from multigpu.store.recipes import recipe
 from multigpu.wish import wishes

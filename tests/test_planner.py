@@ -166,7 +166,7 @@ def test_a_rule_is_silent_where_nothing_is_wrong(rule: str) -> None:
 def test_every_rule_in_the_source_has_a_case() -> None:
     """The ids are read from `Reason("...")` in the rooms of the planner."""
     runtimes = ("vllm_rules", "sharding", "llama_cpp")
-    names = ("rules", "planner", "ranking", *(f"runtimes/{name}" for name in runtimes))
+    names = ("rules", "planner", "choice/ranking", *(f"runtimes/{name}" for name in runtimes))
     found = {
         node.args[0].value
         for name in names

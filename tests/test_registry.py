@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from multigpu.architecture.families import KNOWN
 from multigpu.errors import ModelError
+from multigpu.model.architecture.families import KNOWN
 from tests.machines import dense, hf
 from tests.public_models import PUBLIC
 from tests.registry import MODELLED, NOT_GENERATIVE, NOT_MODELLED, OLDER

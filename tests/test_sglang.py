@@ -125,7 +125,10 @@ def test_a_flag_of_the_wish_replaces_ours() -> None:
 def test_what_is_planned_never_exceeds_a_card_and_more_memory_holds_more(
     mib: int, more: int
 ) -> None:
-    """Within one tier: SGLang itself takes larger chunks from 20, 35 and 60 GiB."""
+    """Within one tier: SGLang itself takes larger chunks from 20, 35 and 60 GiB.
+
+    It rounds the static fraction to 3 digits, so a MiB more may lose half a thousandth of the card.
+    """
     model = hf(dense(num_hidden_layers=16))
     found = []
     for size in (mib, mib + more):
@@ -136,7 +139,8 @@ def test_what_is_planned_never_exceeds_a_card_and_more_memory_holds_more(
         found.append(one.kv_tokens or 0)
     tiers = [sum(size >= tier[0] * 1024 for tier in s.TIERS) for size in (mib, mib + more)]
     if tiers[0] == tiers[1]:
-        assert found[0] <= found[1]
+        one_token_mib = 16 * 2 * 8 * 128 * 2 / 2**20
+        assert found[0] <= found[1] + 0.001 * size / one_token_mib
 
 
 def test_latent_attention_is_not_divided() -> None:

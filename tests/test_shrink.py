@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multigpu.choice.shrink import Change, changes
 from multigpu.plan import Candidate, Strategy, Wish
 from multigpu.runtimes.vllm_memory import sized
-from multigpu.shrink import Change, changes
 from tests.machines import RTX_3060, RTX_3090, dense, hf, host, llama_70b
 
 SINGLE = Candidate("vllm", Strategy.SINGLE, (0,))

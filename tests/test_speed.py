@@ -8,7 +8,7 @@ from time import perf_counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu import what_if
+from multigpu.gpus import what_if
 from multigpu.hardware import Gpu, Host
 from multigpu.plan import (
     Candidate,

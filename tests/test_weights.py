@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multigpu import stored_format as stored
 from multigpu.errors import ModelError
-from multigpu.tensor_headers import StoredTensor, by_part, read_safetensors
+from multigpu.model import stored_format as stored
+from multigpu.model.tensor_headers import StoredTensor, by_part, read_safetensors
 from tests.machines import MIB, dense, hf
 from tests.public_models import PUBLIC
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.errors import MultigpuError, WishError
-from multigpu.gpu_data import models
+from multigpu.gpus.gpu_data import models
+from multigpu.gpus.what_if import MOST_CARDS, host
 from multigpu.hardware import Host, P2p, Path, Vendor
-from multigpu.what_if import MOST_CARDS, host
 
 
 def names(found: Host) -> list[str]:

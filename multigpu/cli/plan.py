@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multigpu import measured_file, what_if
-from multigpu.candidates_screen import candidates_screen
 from multigpu.cli.machines import columns, machine
 from multigpu.errors import MultigpuError, NoPlan, WishError
 from multigpu.explain import explain, explain_refusal
+from multigpu.gpus import what_if
 from multigpu.hardware import Host
-from multigpu.measured import Measurement
+from multigpu.page.candidates_screen import candidates_screen
+from multigpu.page.plan_json import error_json, every_way, plan_json, refusal_json
 from multigpu.plan import ModelSpec, Plan, Rejected, Wish
-from multigpu.plan_json import error_json, every_way, plan_json, refusal_json
 from multigpu.planner import plan
+from multigpu.speed import measured_file
+from multigpu.speed.measured import Measurement
 from multigpu.store import local_models, texts
 from multigpu.wish import wishes
 from multigpu.workload import workload

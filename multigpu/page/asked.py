@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from multigpu import labels, what_if
-from multigpu.most_requests import searched
+from multigpu import labels
+from multigpu.choice.most_requests import searched
+from multigpu.gpus import what_if
 from multigpu.page.text import labelled
 from multigpu.plan import ModelSpec, Plan, Wish, Workload
 

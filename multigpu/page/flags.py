@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from multigpu.flag_reasons import explained
+from multigpu.page.flag_reasons import explained
 from multigpu.page.text import WIDTH, hanging, heading
 from multigpu.plan import Plan, Setting
 from multigpu.runtimes import runtime

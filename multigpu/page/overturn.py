@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from multigpu import labels, what_if
+from multigpu import labels
+from multigpu.gpus import what_if
 from multigpu.page.alternatives import best, kind
 from multigpu.page.text import WIDTH, bullets, hanging, heading
 from multigpu.plan import (

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from textwrap import wrap
 
 from multigpu import labels
+from multigpu.choice.nearest import nearest
 from multigpu.errors import NoPlan
-from multigpu.nearest import nearest
 from multigpu.page import asked, memory, refusals
 from multigpu.page.text import WIDTH, bullets, hanging, heading, labelled, sentence
 from multigpu.plan import Reason

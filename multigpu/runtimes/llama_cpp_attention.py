@@ -7,7 +7,7 @@ from src/llama-context.cpp.
 
 from __future__ import annotations
 
-from multigpu.gguf_facts import GgufFacts
+from multigpu.model_spec import GgufFacts
 
 # Head sizes with keys as wide as values; others by (key, value) and what their query heads per KV
 # head must be a multiple of.

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from multigpu.gguf_facts import GgufBlock, GgufFacts
 from multigpu.memo import memo
 from multigpu.memory import MIB, ffn_size
+from multigpu.model_spec import GgufBlock, GgufFacts
 from multigpu.plan import LayerCache, ModelSpec
 from multigpu.runtimes import llama_cpp_attention as attention
 
@@ -144,7 +144,9 @@ class Part:
             inputs += 8 * p.widest * (self.has_full + self.has_sliding)
             peak = max(peak, self._scores(slots))
         logits = F32 * slots.count * p.vocab if self.last else 0
-        alive = max(F32 * step * peak, self._unpacking(slots, step))
+        alive = F32 * step * peak
+        if self.unpacked:
+            alive = max(alive, self._unpacking(slots, step))
         return (step * self.copies * inputs + alive + logits) / MIB
 
     def _masks(self, slots: Slots) -> int:

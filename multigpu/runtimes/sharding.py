@@ -14,8 +14,8 @@ from dataclasses import replace
 from math import ceil
 
 from multigpu.memo import memo
+from multigpu.model.quantization import MARLIN
 from multigpu.plan import ModelSpec, Reason
-from multigpu.quantization import MARLIN
 
 VOCAB_PADDING = 64
 MARLIN_INPUTS, MARLIN_OUTPUTS = 128, 64

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
-from multigpu.gpu_data import GpuData, gpu_data
+from multigpu.gpus.gpu_data import GpuData, gpu_data
 from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path, Vendor
 from multigpu.memo import memo
 from multigpu.speed.constants import CALIBRATED, CALIBRATED_GFX, Engine, LlamaCpp

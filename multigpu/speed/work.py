@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from multigpu.model_facts import facts
+from multigpu.model.facts import facts
 from multigpu.plan import LayerCache, ModelSpec
 
 MIB = 1024 * 1024

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from multigpu.errors import ModelError
-from multigpu.gguf_header import Tensor
-from multigpu.gguf_model import from_gguf
+from multigpu.model.gguf_header import Tensor
+from multigpu.model.gguf_model import from_gguf
 from multigpu.plan import ModelSpec, Source
 
 SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")

@@ -15,10 +15,10 @@ from typing import Any
 
 from multigpu.errors import ModelError
 from multigpu.model import from_hf_config
+from multigpu.model.tensor_headers import HEADER_MAX_BYTES, StoredTensor, read_safetensors
 from multigpu.plan import ModelSpec, Source
 from multigpu.store import gguf_files
 from multigpu.store.gguf_files import HostFile
-from multigpu.tensor_headers import HEADER_MAX_BYTES, StoredTensor, read_safetensors
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 

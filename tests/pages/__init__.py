@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from multigpu import what_if
 from multigpu.errors import NoPlan
 from multigpu.explain import explain, explain_refusal
+from multigpu.gpus import what_if
 from multigpu.hardware import Host
 from multigpu.parse.capture import read
 from multigpu.plan import ModelSpec

@@ -32,8 +32,8 @@ class KfdNode:
     `unique_id` and `hive_id` are None where the driver writes 0. `gpu_id` is KFD's own number,
     which names a process' `vram_<gpu_id>`.
     Width and largest clock of the memory are those of the frame buffer's bank (`width`,
-    `mem_clk_max`; amdgpu's clock, see multigpu.gpu_data); `compute_units` are SIMDs over SIMDs a
-    unit. `location_id` is as KFD writes it: bus, device and
+    `mem_clk_max`; amdgpu's clock, see multigpu.gpus.gpu_data); `compute_units` are SIMDs over SIMDs
+    a unit. `location_id` is as KFD writes it: bus, device and
     function; on a partitioned card the function tells the partition. `p2p_listed` is True when the
     kernel has a list of peer links at all (Linux 6.0 and newer).
     """
