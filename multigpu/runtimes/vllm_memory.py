@@ -82,7 +82,7 @@ def utilization(held: Sequence[Card], wish: Wish) -> float:
     """vLLM's one fraction for all cards: the pin, else 0.92, less where a card is in use."""
     if wish.gpu_memory_utilization is not None:
         return wish.gpu_memory_utilization
-    return min(card.fraction for card in held)
+    return min([card.fraction for card in held])
 
 
 def sized(
@@ -116,10 +116,13 @@ def _filled_in(
     fraction: float,
 ) -> Candidate:
     """The candidate with the memory of engines that are started so; the smallest one's tokens."""
-    ranks = tuple(zip(held, spans, strict=True))
     # Like cards that hold the same blocks are counted once, and so are engines over such cards.
+    times, world = 1, e.world
+    if candidate.pipeline_parallel_size == 1 and held.count(held[0]) == len(held):
+        times, world, held, spans = len(held), 1, held[:1], spans[:1]
+    ranks = tuple(zip(held, spans, strict=True))
     terms = {rank: fixed(*rank, e, model) for rank in dict.fromkeys(ranks)}
-    engines = [ranks[i : i + e.world] for i in range(0, len(ranks), e.world)]
+    engines = [ranks[i : i + world] for i in range(0, len(ranks), world)]
     rooms = {engine: _blocks(engine, terms, fraction) for engine in dict.fromkeys(engines)}
     blocks, sure = min(rooms.values())
     context = workload(model, wish).context
@@ -132,7 +135,7 @@ def _filled_in(
     }
     return changed(
         candidate,
-        memory=tuple([row for engine in engines for row in rows[engine]]),
+        memory=tuple([row for engine in engines for row in rows[engine]] * times),
         kv_tokens=floor(concurrency * context),
         kv_sequences=floor(concurrency) if sure >= needed else 0,
         max_model_len=context,
@@ -140,7 +143,7 @@ def _filled_in(
         max_num_seqs=e.max_num_seqs,
         max_num_batched_tokens=e.batched if e.told else None,
         gpu_memory_utilization=fraction,
-        cpu_offload_mib=_offloaded(ranks, terms) if e.offload_mib else 0.0,
+        cpu_offload_mib=times * _offloaded(ranks, terms) if e.offload_mib else 0.0,
     )
 
 
