@@ -9,13 +9,14 @@ with boot logs of releases that did not print them apart: `python -m benchmarks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from math import ceil, floor, inf
 from typing import NamedTuple
 
 from multigpu import memory as m
 from multigpu.hardware import Host
 from multigpu.memo import changed, memo
-from multigpu.placement import partition
+from multigpu.placement import extremes_of, split_at
 from multigpu.plan import Candidate, Memory, ModelSpec, Wish
 from multigpu.runtimes.vllm_cache import UNBOUNDED, Layout, layout
 from multigpu.runtimes.vllm_cards import Card, cards
@@ -243,15 +244,20 @@ def partitioned(
     budgets[-1] += step - sampling
     first = outer_mib(model, e.tp, first=True)
     last = outer_mib(model, e.tp, last=True)
-    return partition(_units(model, e, context), budgets, first=first, last=last)
+    if model.num_hidden_layers < len(budgets) or min(budgets) <= 0:
+        return None
+    sums, extremes = _units(model, e, context)
+    return split_at(sums, budgets, first, last, extremes)
 
 
-def _units(model: ModelSpec, e: Engine, context: int) -> tuple[float, ...]:
-    """Weights and the cache of one request, per block."""
+def _units(
+    model: ModelSpec, e: Engine, context: int
+) -> tuple[Sequence[float], tuple[float, float]]:
+    """Running sums of the blocks' weights and cache of one request; the smallest and largest."""
     key = ("vllm-units", e.tp, e.kv_bytes, e.in_flight, context)
     kept = memo(model)
     if key not in kept:
-        kept[key] = tuple(
+        units = [
             mib / e.tp
             + m.request_mib(
                 (layer,),
@@ -261,5 +267,7 @@ def _units(model: ModelSpec, e: Engine, context: int) -> tuple[float, ...]:
                 in_flight=e.in_flight,
             )
             for mib, layer in zip(model.layers_mib, model.layers, strict=True)
-        )
+        ]
+        sums = [0.0, *accumulate(units)]
+        kept[key] = sums, extremes_of(sums)
     return kept[key]  # type: ignore[no-any-return]
