@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import combinations
 from statistics import mean
 
 from benchmarks.decode_speed import OTHERS, shipped
@@ -28,6 +29,8 @@ from benchmarks.figure import Figure
 from benchmarks.fitting import Constants, fit
 from benchmarks.groundtruth import Group, Row, groups, usable_rows
 from multigpu.choice import ranking
+from multigpu.choice.losers import UNSURE
+from multigpu.groups import bonded
 from multigpu.hardware import Host
 from multigpu.plan import (
     Candidate,
@@ -272,6 +275,85 @@ def _exactly(value: float) -> Estimate:
     return Estimate(value, value, value)
 
 
+@dataclass(frozen=True)
+class Miss:
+    """A split and smaller engines on as many cards: how much the prediction favours the split.
+
+    `favour` is the predicted ratio of their output over the measured one. `holds` where the smaller
+    engines are predicted to hold all requests: `ranking.SURPLUS` is for those.
+    """
+
+    bonded: bool
+    holds: bool
+    favour: float
+
+
+def split_misses() -> list[Miss]:
+    """Every such pair of the questions for throughput, predicted without the rig."""
+    found = []
+    for question in asked():
+        if question.name != "throughput":
+            continue
+        ways = timed(question, _left_out(question.group.rows[0].rig))
+        arms = list(zip(question.arms, ways, strict=True))
+        found += [_miss(question, split, apart) for split in arms for apart in arms]
+    return [miss for miss in found if miss is not None]
+
+
+def _miss(
+    question: Question, split: tuple[Arm, Candidate], apart: tuple[Arm, Candidate]
+) -> Miss | None:
+    (arm, way), (smaller, copies) = split, apart
+    size, load = ranking.engine_size(way), question.load
+    if ranking.engine_size(copies) >= size or len(copies.gpus) < len(way.gpus):
+        return None
+    ours, theirs = (ranking.service_cost(one, load) for one in (way, copies))
+    if ours is None or theirs is None:
+        return None
+    favour = theirs / ours * question.value(smaller) / question.value(arm)
+    joined = bonded(question.group.host, way.gpus[:size])
+    return Miss(joined, ranking.holds_all(copies, load), favour)
+
+
+def swaps(unsure: float) -> tuple[int, int, int, int]:
+    """Pairs of ways that predictions hold within `unsure`, and beyond it, and how many of each
+    stand the other way round when measured; each question without a bound, without its rig.
+    """
+    counts = [0, 0, 0, 0]
+    for question in asked():
+        if question.load.tpot_ms is not None:
+            continue
+        ways = timed(question, _left_out(question.group.rows[0].rig))
+        costs = [ranking.service_cost(way, question.load) for way in ways]
+        for (a, x), (b, y) in combinations(zip(question.arms, costs, strict=True), 2):
+            if x is None or y is None:
+                continue
+            beyond = 2 * (max(x, y) >= min(x, y) * (1 + unsure))
+            counts[beyond] += 1
+            counts[beyond + 1] += (x < y) != (question.value(a) > question.value(b))
+    return counts[0], counts[1], counts[2], counts[3]
+
+
+def _swaps_line(unsure: float) -> str:
+    near, swapped, far, wrong = swaps(unsure)
+    return (
+        f"of {near} pairs within {unsure:.0%} {swapped} stand the other way round when measured, "
+        f"of {far} beyond it {wrong}"
+    )
+
+
+def _surplus_line(misses: Sequence[Miss], linked: bool) -> str:
+    """`PCIe: of 13 pairs ... the split is favoured by more than 50 % in 1, at most 72 %`."""
+    some = [m.favour - 1 for m in misses if m.bonded is linked and m.holds]
+    least = ranking.SURPLUS[linked]
+    more = sum(over > least for over in some)
+    name = "NVLink or XGMI" if linked else "PCIe"
+    return (
+        f"{name}: of {len(some)} pairs whose smaller engines hold all requests the split is "
+        f"favoured by more than {least:.0%} in {more}, by {max(some, default=0):.0%} at most"
+    )
+
+
 def summary(found: Sequence[Outcome]) -> tuple[float, float, int]:
     """(mean regret in per cent, share of best choices in per cent, questions answered)."""
     regrets = [outcome.regret for outcome in found if outcome.regret is not None]
@@ -346,6 +428,11 @@ def main(arguments: Sequence[str] = ()) -> int:
     print(f"{'':26} {'all':>22} |{'consumer':>22} |{'data centre':>22}")
     for name, choose in {**ways, **RULES}.items():
         print(_row(name, outcomes(choose)))
+    print()
+    misses = split_misses()
+    for linked in ranking.SURPLUS:
+        print(_surplus_line(misses, linked))
+    print(_swaps_line(UNSURE))
     print()
     for outcome in outcomes(cross_validated):
         if outcome.arm is not None and ("--all" in arguments or outcome.regret):
