@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from multigpu.hardware import Host
+from multigpu.hardware import Gpu, Host
 from multigpu.plan import Candidate, ModelSpec
 from multigpu.speed.cards import cards
-from multigpu.speed.constants import EXTRAPOLATED, LLAMA_CPP_GFX
+from multigpu.speed.constants import EXTRAPOLATED, LLAMA_CPP_CALIBRATED, LLAMA_CPP_GFX
 
 RUNTIMES = ("vllm", "sglang", "llama.cpp")
 ROWS = {
@@ -38,10 +38,14 @@ def doubts(candidate: Candidate, host: Host, model: ModelSpec) -> tuple[str, ...
 
 def reach(candidate: Candidate, host: Host) -> float:
     """1 where cards of this kind were measured, `EXTRAPOLATED` where none was."""
-    far = cards(host).far.intersection(candidate.gpus)
     if candidate.runtime == "llama.cpp":
-        far = frozenset(index for index in far if host.gpu(index).gfx not in LLAMA_CPP_GFX)
-    return EXTRAPOLATED if far else 1.0
+        near = all(_measured_with_llama_cpp(host.gpu(index)) for index in candidate.gpus)
+        return 1.0 if near else EXTRAPOLATED
+    return 1.0 if cards(host).far.isdisjoint(candidate.gpus) else EXTRAPOLATED
+
+
+def _measured_with_llama_cpp(gpu: Gpu) -> bool:
+    return gpu.gfx in LLAMA_CPP_GFX or gpu.compute_capability in LLAMA_CPP_CALIBRATED
 
 
 def basis(engine: str, wide: float) -> str:
