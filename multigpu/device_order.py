@@ -15,6 +15,8 @@ from multigpu.memo import memo
 from multigpu.nearness import apart
 
 Ranks = tuple[int, ...]
+MANY = 1 << 16
+"""More than there are colors."""
 
 
 def places(host: Host) -> dict[int, int]:
@@ -72,7 +74,8 @@ def _told_apart(near: tuple[int, ...], ranks: Ranks) -> tuple[int, ...]:
         joined[a][b] = joined[b][a] = distance
     colors, order = ranks, list[int]()
     while len(order) < n:
-        colors = _refined(joined, colors)
+        if len(set(colors)) < n:
+            colors = _refined(joined, colors)
         last = joined[order[-1]] if order else [0] * n
         left = [i for i in range(n) if i not in order]
         taken = min(left, key=lambda i: (ranks[i], last[i], colors[i], i))
@@ -85,13 +88,13 @@ def _told_apart(near: tuple[int, ...], ranks: Ranks) -> tuple[int, ...]:
 def _refined(joined: list[list[int]], colors: Ranks) -> Ranks:
     """Colors that tell cards apart by the colors they are joined with, and how."""
     while True:
+        # A distance and a color are one number: comparing those is faster than comparing pairs.
         seen = [
-            (color, sorted(zip(row, colors, strict=True)))
-            for color, row in zip(colors, joined, strict=True)
+            (colors[i], *sorted([MANY * far + color for far, color in zip(row, colors)]))  # noqa: B905
+            for i, row in enumerate(joined)
         ]
-        kinds = sorted({(color, tuple(row)) for color, row in seen})
-        number = {kind: i for i, kind in enumerate(kinds)}
-        finer = tuple([number[color, tuple(row)] for color, row in seen])
-        if len(kinds) == len(set(colors)):
+        number = {kind: i for i, kind in enumerate(sorted(set(seen)))}
+        finer = tuple([number[kind] for kind in seen])
+        if len(number) == len(set(colors)):
             return finer
         colors = finer

@@ -26,6 +26,7 @@ from multigpu.errors import NoPlan
 from multigpu.groups import slow
 from multigpu.hardware import Host
 from multigpu.labels import cards, runtime_name
+from multigpu.memo import changed
 from multigpu.pins import check_pins, pinned_keys
 from multigpu.plan import (
     Candidate,
@@ -88,7 +89,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[Measure
         assumptions=tuple(assumptions(chosen, host, model, wish, load)),
         gpu_names=tuple(host.gpu(index).name for index in chosen.gpus),
     )
-    return replace(made, justification=justify(made, host, measured))
+    return changed(made, justification=justify(made, host, measured))
 
 
 def _ranked(
@@ -101,7 +102,7 @@ def _ranked(
 ) -> tuple[Workload, list[Candidate]]:
     """The candidates with their speeds, best first, and the workload that the first is timed at."""
     if not searched(wish, load):
-        timed = [replace(c, predicted=predict(c, load)) for c in holding]
+        timed = [changed(c, predicted=predict(c, load)) for c in holding]
         return load, ranking.order(timed, host, model, wish, load)
     each = [at_most(c, load, predict) for c in holding]
     # Nothing waits at a candidate's own concurrency, so one request stands for any.

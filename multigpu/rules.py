@@ -148,6 +148,10 @@ def parts(memory: Memory) -> str:
     )
 
 
+MUCH = 0.25
+"""A step that takes such a share of a card serves more requests than the card is for."""
+
+
 def shrink(candidate: Candidate, worst: Memory) -> str:
     """What would make it fit."""
     spare = worst.capacity_mib - (worst.total_mib - worst.kv_cache_mib)
@@ -155,6 +159,8 @@ def shrink(candidate: Candidate, worst: Memory) -> str:
         if candidate.context_limit:
             return f"lower context to {candidate.context_limit:,}"
         return f"lower context to {int(100 * spare / worst.kv_cache_mib)} % of what is asked"
+    if worst.activations_mib > MUCH * worst.capacity_mib and spare + worst.activations_mib > 0:
+        return "what a step computes grows with the requests in it: lower concurrency"
     if candidate.strategy in (Strategy.SINGLE, Strategy.REPLICAS):
         return "split the model over more cards, or take a smaller quantization"
     return "take a smaller quantization or more cards"
@@ -175,21 +181,30 @@ def requests_wait(chosen: Candidate, wish: Wish, load: Workload) -> Iterator[Rea
     """Only one request of full context per engine is needed; what does not fit beside it waits.
 
     Asked where the operator states a concurrency. A request counts with the whole context where
-    that is stated, else with its typical length.
+    that is stated, else with its typical length, as the predicted number of running requests does.
     """
     if wish.concurrency is None or chosen.kv_tokens is None:
         return
-    share, length = ceil(load.concurrency / chosen.replicas), load.context
-    held = chosen.kv_sequences
-    if wish.context is None:
-        length = min(load.request_tokens, load.context)
-        held = chosen.kv_tokens // max(length, 1)
-    elif held is None:
-        held = chosen.kv_tokens // length
-    if held >= share:
+    share, running = ceil(load.concurrency / chosen.replicas), _running(chosen, wish, load)
+    held = running // chosen.replicas
+    if running >= load.concurrency:
         return
+    length = f"{load.context:,}"
+    if wish.context is None:
+        length = f"{load.input_tokens:,} + {load.output_tokens:,}"
     each = f" on each of {chosen.replicas} engines" if chosen.replicas > 1 else ""
-    found = f"holds {held} of {share} requests of {length:,} tokens at a time{each}"
-    hint = f"the others wait for their turn; lower concurrency to {held * chosen.replicas}, "
+    found = f"holds {held} of {share} requests of {length} tokens at a time{each}"
+    hint = f"the others wait for their turn; lower concurrency to {running}, "
     hint += "quantize the KV cache (kv_cache_dtype), or add cards"
     yield Reason("requests-wait", found, f"{share} at a time", hint)
+
+
+def _running(chosen: Candidate, wish: Wish, load: Workload) -> int:
+    """Requests that all engines hold at once."""
+    predicted, tokens = chosen.predicted, chosen.kv_tokens or 0
+    if wish.context is None:
+        if predicted is not None and predicted.running is not None:
+            return predicted.running
+        return tokens // min(load.request_tokens, load.context) * chosen.replicas
+    held = chosen.kv_sequences
+    return (tokens // load.context if held is None else held) * chosen.replicas

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multigpu.errors import WishError
 from multigpu.memo import memo
 from multigpu.plan import ModelSpec, Objective, Wish, Workload
 
@@ -13,7 +14,8 @@ INPUT_TOKENS, OUTPUT_TOKENS = 1024, 256
 def workload(model: ModelSpec, wish: Wish) -> Workload:
     """The wish with defaults filled in; no default is longer than the model's context.
 
-    Asked for every candidate, so it is kept with the wish.
+    Asked for every candidate, so it is kept with the wish. Raises WishError where a request of the
+    stated lengths is longer than the context: engines reject it.
     """
     known = memo(wish)
     key = ("workload", model.max_position_embeddings, model.kv_cache_dtype)
@@ -24,20 +26,39 @@ def workload(model: ModelSpec, wish: Wish) -> Workload:
 
 
 def _filled(wish: Wish, model: ModelSpec) -> Workload:
-    longest = model.max_position_embeddings or CONTEXT
-    context = wish.context or min(CONTEXT, longest)
-    output = wish.output_tokens or min(OUTPUT_TOKENS, max(1, context // 4))
-    given = wish.input_tokens or INPUT_TOKENS
+    context = wish.context or _context(wish, model)
+    room = context - (wish.input_tokens or 1)
+    output = wish.output_tokens or max(1, min(OUTPUT_TOKENS, context // 4, room))
+    given = wish.input_tokens or max(1, min(INPUT_TOKENS, context - output))
+    if given + output > context:
+        raise WishError(_too_long(wish, context, given))
     return Workload(
         objective=wish.objective,
         context=context,
         concurrency=wish.concurrency or CONCURRENCY[wish.objective],
-        input_tokens=given if wish.input_tokens else max(1, min(given, context - output)),
+        input_tokens=given,
         output_tokens=output,
         ttft_ms=wish.ttft_ms,
         tpot_ms=wish.tpot_ms,
         kv_cache_dtype=kv_cache_dtype(wish, model),
     )
+
+
+def _context(wish: Wish, model: ModelSpec) -> int:
+    """`CONTEXT`, more where one request of the wish is longer, and never beyond the model's own."""
+    request = (wish.input_tokens or 1) + (wish.output_tokens or OUTPUT_TOKENS)
+    wanted = max(CONTEXT, request)
+    return min(wanted, model.max_position_embeddings or wanted)
+
+
+def _too_long(wish: Wish, context: int, given: int) -> str:
+    """One line: what a request takes, what there is, what to do."""
+    output = wish.output_tokens or OUTPUT_TOKENS
+    found = f"a request of {given:,} input and {output:,} output tokens"
+    whose = "the context" if wish.context else "the model's context"
+    raised = f", or raise context to {given + output}" if wish.context else ""
+    hint = f"lower input_tokens or output_tokens{raised}"
+    return f"{wish.name}: {found} is longer than {whose} of {context:,}: {hint}"
 
 
 def kv_cache_dtype(wish: Wish, model: ModelSpec) -> str | None:

@@ -16,9 +16,11 @@ from multigpu.choice.doubts import bounds, doubts
 from multigpu.choice.losers import RANKED, UNSURE, Contest
 from multigpu.choice.ranking import CLOSE, order
 from multigpu.choice.strengths import strengths
-from multigpu.hardware import Host, P2p, Path
+from multigpu.errors import NoPlan
+from multigpu.hardware import Gpu, Host, P2p, Path
 from multigpu.plan import Candidate, Estimate, Objective, Prediction, Strategy, Wish, Workload
 from multigpu.planner import considered, plan
+from multigpu.rules import requests_wait
 from tests.machines import H100, RTX_3090, dense, gguf, hf, host
 from tests.timed import about, copies, load, one, speed, team
 
@@ -367,3 +369,46 @@ def test_tensor_split_is_for_dense_models_on_cards_with_a_fast_link() -> None:
     mixture = gguf(60, 320.0, **{"llama.expert_count": 128, "llama.expert_used_count": 8})
     made = plan(bridged, mixture, Wish("chat", "m", runtime="llama.cpp"))
     assert made.chosen.strategy is not Strategy.TENSOR_SPLIT
+
+
+def test_of_equals_only_ways_that_hold_all_requests_count_where_one_does() -> None:
+    work = load(THROUGHPUT, concurrency=64)
+    starved = one(replace(speed(98, rate=195), running=20))
+    holding = team(replace(speed(300, rate=199), running=64))
+    assert ranked(starved, holding, work=work, concurrency=64)[0] is holding
+    roomy = one(replace(speed(98, rate=195), running=64))
+    assert ranked(roomy, holding, work=work, concurrency=64)[0] is roomy
+
+
+def test_the_warning_and_the_prediction_name_the_same_requests() -> None:
+    work, wish = load(THROUGHPUT, concurrency=64), Wish("chat", "m", concurrency=64)
+    apart = copies(replace(speed(98, rate=195), running=20), kv_tokens=12_224)
+    (reason,) = requests_wait(apart, wish, work)
+    assert "holds 10 of 32 requests of 1,024 + 256 tokens" in reason.found
+    assert "lower concurrency to 20" in (reason.hint or "")
+    assert not list(requests_wait(replace(apart, predicted=None), wish, load(concurrency=18)))
+
+
+def test_a_rate_of_one_request_is_called_so_where_there_are_several() -> None:
+    work = load(concurrency=8)
+    (reason, *_) = strengths(team(speed(14)), one(speed(24)), TWO, work)
+    assert "tok/s per request" in reason.found
+    assert "tok/s per request against" in lost(one(speed(24)), team(speed(14)), work)[1]
+    assert "per request" not in lost(one(speed(24)), team(speed(14)), load())[1]
+
+
+def test_without_speeds_the_experimental_split_comes_last() -> None:
+    card = Gpu(0, name="Unheard-of", memory_mib=24576, compute_capability=(8, 6))
+    spec = gguf(block_mib=900)
+    for objective in Objective:
+        made = plan(host(card, card), spec, Wish("chat", "m", objective=objective))
+        assert made.chosen.strategy is Strategy.LAYER_SPLIT
+
+
+def test_too_many_requests_are_told_to_be_fewer() -> None:
+    wish = Wish("chat", "m", objective=THROUGHPUT, concurrency=100_000)
+    with pytest.raises(NoPlan, match="lower concurrency") as caught:
+        plan(TWO, MODEL, wish)
+    hint = next(c.hint for c in caught.value.changes if "max_num_seqs" in c.found)
+    fewer = int((hint or "").removeprefix("concurrency = "))
+    assert plan(TWO, MODEL, replace(wish, concurrency=fewer)).chosen

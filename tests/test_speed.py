@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isclose
 from time import perf_counter
 
 from hypothesis import given
@@ -169,6 +170,19 @@ def test_replicas_with_as_many_requests_each_add_up(n: int, each: int) -> None:
         assert abs(many / (n * one) - 1) < 1e-9
     else:  # alone, a request is timed without its own prompt
         assert many <= n * one
+
+
+def test_replicas_with_unequal_shares_serve_no_more_requests_than_there_are() -> None:
+    def decode(engines: int, concurrency: int) -> float:
+        found = predict(
+            replicas(engines), what_if.host(f"{engines}x RTX 4090"), model("awq"), load(concurrency)
+        )
+        assert found.decode_tokens_per_s is not None and found.running == concurrency
+        return found.decode_tokens_per_s.value
+
+    one_takes_two = decode(2, 4) / 2
+    assert isclose(decode(3, 4), one_takes_two + decode(2, 2))
+    assert decode(4, 3) < decode(4, 4)
 
 
 def test_one_request_gains_nothing_from_a_pipeline_and_many_do() -> None:

@@ -54,11 +54,13 @@ def _settings(nearest: Candidate, host: Host, model: ModelSpec, wish: Wish) -> I
         if change.key in READ_OFF:
             continue
         found = f"{change.key} {change.value} for {label(nearest)}"
-        yield Reason("change-setting", found, change.why, _written(change))
+        yield Reason("change-setting", found, change.why, _written(change, nearest, wish))
 
 
-def _written(change: shrink.Change) -> str:
-    """How the wish says it."""
+def _written(change: shrink.Change, nearest: Candidate, wish: Wish) -> str:
+    """How the wish says it; a stated concurrency is what sets --max-num-seqs."""
+    if change.key == "max_num_seqs" and wish.concurrency is not None:
+        return f"concurrency = {int(change.value) * nearest.replicas}"
     flag = FLAGS.get(change.key)
     if flag is None:
         return f"{change.key} = {change.value!r}"

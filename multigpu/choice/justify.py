@@ -7,7 +7,6 @@ throughput, at a busy one: with one user two cards never look busy.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from multigpu import memory as m
@@ -18,6 +17,7 @@ from multigpu.choice.ranking import missed, request_ms
 from multigpu.groups import pool
 from multigpu.hardware import Host
 from multigpu.labels import label
+from multigpu.memo import changed
 from multigpu.plan import (
     Candidate,
     Justification,
@@ -65,7 +65,9 @@ def justify(plan: Plan, host: Host, measured: Sequence[Measurement] = ()) -> Jus
     if len(gpus) < 2:
         return None
     sides = _sides(plan, speed)
-    busy = replace(plan.workload, concurrency=max(plan.workload.concurrency, BUSY))
+    busy = plan.workload
+    if busy.concurrency < BUSY:
+        busy = changed(busy, concurrency=BUSY)
     rates = [_rate(way, plan.workload, busy, speed) for way in sides]
     found = _ratios(sides, rates, plan.workload)
     verdict = _verdict(sides, found, plan.workload)
@@ -81,7 +83,7 @@ def justify(plan: Plan, host: Host, measured: Sequence[Measurement] = ()) -> Jus
         context_ratio=found.context,
         sizes=sizes(plan, host, gpus),
     )
-    return replace(made, sentences=tuple(sentences(made, plan, sides, rates)))
+    return changed(made, sentences=tuple(sentences(made, plan, sides, rates)))
 
 
 def _sides(plan: Plan, speed: Speed) -> Sides:
@@ -109,7 +111,7 @@ def _comparable(item: Rejected) -> bool:
 def _timed(way: Candidate, load: Workload, speed: Speed) -> Candidate:
     if way.predicted is not None:
         return way
-    return replace(way, predicted=speed(way, load))
+    return changed(way, predicted=speed(way, load))
 
 
 def _rate(way: Candidate | None, load: Workload, busy: Workload, speed: Speed) -> float | None:

@@ -22,7 +22,7 @@ from multigpu.choice.ranking import (
 from multigpu.hardware import Host
 from multigpu.labels import cards, counted, label, rounded
 from multigpu.memory import headroom_tokens
-from multigpu.page.speed_text import per_second, span, unknown
+from multigpu.page.speed_text import each, per_second, span, unknown
 from multigpu.plan import (
     Candidate,
     ModelSpec,
@@ -111,7 +111,7 @@ class Contest:
         parts = []
         if ours.tpot_ms:
             decode = span(per_second(ours.tpot_ms))
-            parts.append(f"decode {decode} tok/s against {self._rate}")
+            parts.append(f"decode {decode} tok/s{each(self.load)} against {self._rate}")
         if ours.ttft_ms and theirs.ttft_ms and _differ(ours.ttft_ms.value, theirs.ttft_ms.value):
             a, b = rounded(ours.ttft_ms.value), rounded(theirs.ttft_ms.value)
             parts.append(f"first token after {a} ms against {b}")

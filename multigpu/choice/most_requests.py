@@ -8,9 +8,9 @@ comparison under a bound does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from multigpu.choice.ranking import holds_all, missed
+from multigpu.memo import changed
 from multigpu.plan import Candidate, Objective, Prediction, Wish, Workload
 
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -34,11 +34,11 @@ def at_most(candidate: Candidate, load: Workload, predict: Predict) -> tuple[Wor
     copies = max(1, candidate.replicas)
     most = candidate.max_num_seqs or STEPS[-1]
     steps = [step for step in STEPS if step <= most]
-    found = _timed(candidate, replace(load, concurrency=copies), predict)
+    found = _timed(candidate, changed(load, concurrency=copies), predict)
     low, high = 0, len(steps) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        tried = _timed(candidate, replace(load, concurrency=copies * steps[middle]), predict)
+        tried = _timed(candidate, changed(load, concurrency=copies * steps[middle]), predict)
         if missed(tried[1], tried[0]) or not holds_all(tried[1], tried[0]):
             high = middle - 1
         else:
@@ -47,4 +47,4 @@ def at_most(candidate: Candidate, load: Workload, predict: Predict) -> tuple[Wor
 
 
 def _timed(candidate: Candidate, load: Workload, predict: Predict) -> tuple[Workload, Candidate]:
-    return load, replace(candidate, predicted=predict(candidate, load))
+    return load, changed(candidate, predicted=predict(candidate, load))

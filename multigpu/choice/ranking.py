@@ -3,8 +3,9 @@
 Latency is the time of one request of the workload, throughput the output tokens per second of the
 whole service, context the longest request and the largest KV cache of one engine. Bounds come
 first, then (where the operator stated a concurrency) holding all requests at once, then the
-objective. Of candidates within `CLOSE` of the best the simplest is taken: a prediction cannot tell
-them apart, and fewer cards and fewer links are fewer things to fail. For throughput a split over
+objective. Of candidates within `CLOSE` of the best the simplest is taken, of those that hold all
+requests at once where one does: a prediction cannot tell them apart, and fewer cards and fewer
+links are fewer things to fail. For throughput a split over
 cards must beat smaller engines on as many cards by `SURPLUS`. Candidates without a predicted speed
 follow in the order of `multigpu.choice.tiers`.
 """
@@ -79,7 +80,8 @@ def order(
     if not known:
         return tiers.order(candidates, host, model, load.objective)
     lead = min(
-        (s for s in known if _close(s, known[0])), key=lambda s: simplicity(s.candidate, host)
+        (s for s in known if _close(s, known[0])),
+        key=lambda s: (not holds_all(s.candidate, load), simplicity(s.candidate, host)),
     )
     if load.objective is Objective.THROUGHPUT:
         lead = _apart(lead, known, host, load)
@@ -181,10 +183,13 @@ def missed(candidate: Candidate, load: Workload) -> float:
 def requests_wait(candidate: Candidate, wish: Wish, load: Workload) -> bool:
     """True when one engine's share of a stated concurrency does not fit its cache at once.
 
-    A request counts with the context where the operator stated it, else with its typical length.
+    A request counts with the context where the operator stated it, else with its typical length,
+    as the predicted number of running requests does.
     """
     if wish.concurrency is None or candidate.kv_tokens is None:
         return False
+    if wish.context is None and candidate.predicted and candidate.predicted.running is not None:
+        return not holds_all(candidate, load)
     share = ceil(load.concurrency / candidate.replicas)
     if wish.context is None:
         return candidate.kv_tokens < share * min(load.request_tokens, load.context)

@@ -26,6 +26,8 @@ NVLINK_MS, PCIE_PAIR_MS, PCIE_MANY_MS, SLOW_MS = 0.010, 0.020, 0.030, 0.050
 ALL_REDUCES_PER_BLOCK = 2
 IN_TURN = (Strategy.PIPELINE_PARALLEL, Strategy.LAYER_SPLIT)
 """Strategies whose cards work one after the other on one request."""
+LLAMA_CPP = (Strategy.LAYER_SPLIT, Strategy.TENSOR_SPLIT)
+"""Its default, and what it calls experimental: without a number nobody is sent there."""
 
 Key = tuple[float, ...]
 
@@ -80,9 +82,11 @@ def newest(candidate: Candidate, host: Host) -> Key:
 
 
 def latency(candidate: Candidate, host: Host, model: ModelSpec) -> Key:
-    """Teams and single cards by the cost of a step; pipelines after them; wide gaps last."""
+    """Teams and single cards by the cost of a step; pipelines, wide gaps, experiments last."""
     tier = 0.0
-    if candidate.strategy in IN_TURN:
+    if candidate.strategy is Strategy.TENSOR_SPLIT:
+        tier = 4.0
+    elif candidate.strategy in IN_TURN:
         tier = 2.0
     elif across(candidate, host):
         tier = 3.0 if capability_gap(host, candidate.gpus) else 1.0
@@ -99,14 +103,16 @@ def throughput(candidate: Candidate, host: Host, model: ModelSpec) -> Key:
         across(candidate, host) or slow(host, candidate.gpus)
     ):
         rank = 2.5
-    if candidate.strategy is Strategy.LAYER_SPLIT:
-        rank = 4.0
+    if candidate.strategy in LLAMA_CPP:
+        rank = 4.0 + LLAMA_CPP.index(candidate.strategy)
     return (rank, engines, -len(candidate.gpus), tp, *newest(candidate, host))
 
 
 def context(candidate: Candidate, host: Host, model: ModelSpec) -> Key:
     """The most KV tokens of one engine, in steps of 5 %; then as for latency."""
-    return (-steps(headroom_tokens(candidate)), *latency(candidate, host, model))
+    experimental = candidate.strategy is Strategy.TENSOR_SPLIT
+    room = steps(headroom_tokens(candidate))
+    return (experimental, -room, *latency(candidate, host, model))
 
 
 def steps(tokens: int) -> int:

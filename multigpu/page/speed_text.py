@@ -14,10 +14,15 @@ def speeds(candidate: Candidate, load: Workload) -> str:
         return f"{span(predicted.decode_tokens_per_s)} tok/s for {requests}"
     parts = []
     if predicted.tpot_ms is not None:
-        parts.append(f"decode {span(per_second(predicted.tpot_ms))} tok/s")
+        parts.append(f"decode {span(per_second(predicted.tpot_ms))} tok/s{each(load)}")
     if predicted.ttft_ms is not None:
         parts.append(f"first token after {rounded(predicted.ttft_ms.value)} ms")
     return ", ".join(parts)
+
+
+def each(load: Workload) -> str:
+    """Told of one request's rate where the service answers several."""
+    return " per request" if load.concurrency > 1 else ""
 
 
 def per_second(tpot_ms: Estimate) -> Estimate:

@@ -8,6 +8,7 @@ enlarged until its page holds a state (`platforms/interface.py`).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -93,14 +94,19 @@ def layout(model: ModelSpec, stage: tuple[int, int], tp: int, kv_bytes: float) -
     key = ("vllm-layout", stage, tp, kv_bytes)
     kept = memo(model)
     if key not in kept:
-        kept[key] = _layout(model.layers, stage, tp, kv_bytes)
+        whole = ("vllm-kinds", tp, kv_bytes)
+        if whole not in kept:
+            kept[whole] = _kinds(model.layers, tp, kv_bytes)
+        kept[key] = _layout(kept[whole], stage)
     return kept[key]  # type: ignore[no-any-return]
 
 
-def _layout(
-    layers: Sequence[LayerCache], stage: tuple[int, int], tp: int, kv_bytes: float
-) -> Layout | None:
-    kinds: dict[tuple[str, float, int], list[int]] = {}
+Kinds = dict[tuple[str, float, int], list[int]]
+"""Blocks, ascending, by what they cache: (kind, bytes per token or state, window)."""
+
+
+def _kinds(layers: Sequence[LayerCache], tp: int, kv_bytes: float) -> Kinds:
+    kinds: Kinds = {}
     for index, layer in enumerate(layers):
         width = _token_bytes(layer, tp, kv_bytes) if layer.kind != "none" else 0.0
         if width:
@@ -110,6 +116,10 @@ def _layout(
             divided = 1 if layer.kind == "mla" else tp
             state = float(ceil(layer.sequence_bytes / divided))
             kinds.setdefault(("state", state, 0), []).append(index)
+    return kinds
+
+
+def _layout(kinds: Kinds, stage: tuple[int, int]) -> Layout | None:
     if not kinds:
         return None
     if all(kind in ("full", "mla") for kind, _, _ in kinds):
@@ -118,9 +128,7 @@ def _layout(
     return _grouped(kinds, stage)
 
 
-def _grouped(
-    kinds: dict[tuple[str, float, int], list[int]], stage: tuple[int, int]
-) -> Layout | None:
+def _grouped(kinds: Kinds, stage: tuple[int, int]) -> Layout | None:
     """Groups of equal size over one page; the fullest group of a stage sets its block.
 
     A narrower layer takes a longer block where its page divides the widest one, else it is padded.
@@ -141,7 +149,7 @@ def _grouped(
     return Layout(page * fullest, tuple(buckets)) if fullest else None
 
 
-def _page_bytes(kinds: dict[tuple[str, float, int], list[int]]) -> float:
+def _page_bytes(kinds: Kinds) -> float:
     """One page for all: the widest attention block, enlarged until it holds a state."""
     states = max((width for kind, width, _ in kinds if kind == "state"), default=0.0)
     tokens = max((width for kind, width, _ in kinds if kind != "state"), default=0.0)
@@ -161,4 +169,4 @@ def _token_bytes(layer: LayerCache, tp: int, kv_bytes: float) -> float:
 
 
 def _inside(indices: Sequence[int], stage: tuple[int, int]) -> int:
-    return sum(1 for index in indices if stage[0] <= index < stage[1])
+    return bisect_left(indices, stage[1]) - bisect_left(indices, stage[0])

@@ -7,6 +7,8 @@ arithmetic, all-reduces over links (`steps.py`), and a closed loop of requests (
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from multigpu.hardware import Host
 from multigpu.plan import Candidate, Estimate, ModelSpec, Prediction, Workload
 from multigpu.speed.basis import basis, doubts, reach
@@ -27,8 +29,12 @@ def predict(candidate: Candidate, host: Host, model: ModelSpec, load: Workload) 
     found = None if against else rates(candidate, host, model, load)
     if found is None:
         return Prediction(unknown=against or ("no GPU data for a card of this candidate",))
-    engine = engine_name(candidate, _amd(candidate, host))
-    wide = reach(candidate, host)
+    return _told(found, engine_name(candidate, _amd(candidate, host)), reach(candidate, host))
+
+
+@lru_cache(maxsize=8192)
+def _told(found: Rates, engine: str, wide: float) -> Prediction:
+    """Rates with their ranges, `wide` times as wide as measured."""
     decode, prefill = DECODE[engine], PREFILL[engine]
     slow = Spread(1 / decode.high, 1 / decode.low)
     return Prediction(

@@ -19,8 +19,8 @@ def doubts(candidate: Candidate, host: Host, model: ModelSpec) -> tuple[str, ...
     """Why no number is given; nothing where one may be."""
     found = []
     known = cards(host)
-    unknown = [index for index in candidate.gpus if known.by_index.get(index) is None]
-    if unknown:
+    if not known.unknown.isdisjoint(candidate.gpus):
+        unknown = [index for index in candidate.gpus if index in known.unknown]
         names = sorted({host.gpu(index).name or "unnamed" for index in unknown})
         found.append(f"memory bandwidth and arithmetic of {', '.join(names)} are not known")
     if candidate.runtime not in RUNTIMES:

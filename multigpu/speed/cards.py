@@ -6,11 +6,13 @@ Kept per host object, so that candidates of one host do not look anything up aga
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
+from math import inf
 from typing import NamedTuple
 
 from multigpu.gpus.gpu_data import GpuData, gpu_data
-from multigpu.hardware import Gpu, GpuPair, Host, P2p, Path, Vendor
+from multigpu.hardware import Gpu, Host, P2p, Path, Vendor
 from multigpu.memo import memo
 from multigpu.speed.constants import CALIBRATED, CALIBRATED_GFX, Engine, LlamaCpp
 from multigpu.speed.work import Work
@@ -22,15 +24,19 @@ LANE_GB_S = {1: 0.25, 2: 0.5, 3: 0.985, 4: 1.969, 5: 3.938, 6: 7.563}
 POWER_EXPONENT = 0.6
 # RTX 3090: 71.2 TFLOP/s, 82 multiprocessors at 1695 MHz; the same on the 40 and 50 series.
 GEFORCE_FP16_PER_CLOCK = 512
+KINDS = ("staged", "peer", "nvlink")
+"""What joins two cards, the slowest first."""
+STAGED, PEER, NVLINK = range(3)
 SIXTEEN_BIT = (None, "F16", "BF16", "bitsandbytes")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Card:
     """One card: bandwidth in bytes/s, arithmetic in operations/s (None where it has no such type).
 
-    `link` is its PCIe link in bytes/s and one direction, `cycles` the clocks per second of all
-    multiprocessors together, for work beside the matrix units.
+    `cycles` are the clocks per second of all multiprocessors together, for work beside the matrix
+    units. Like cards, of any hosts, are one
+    object, so that they are told apart by identity.
     """
 
     bandwidth: float
@@ -40,13 +46,15 @@ class Card:
     int8: float | None
     capability: tuple[int, int] | None
     amd: bool
-    link: float
     cycles: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Join:
-    """The worst way between the cards of a group: nvlink | peer | staged, bytes/s one direction."""
+    """The worst way between the cards of a group: nvlink | peer | staged, bytes/s one direction.
+
+    Cards that are joined alike share one object.
+    """
 
     kind: str
     rate: float
@@ -68,11 +76,14 @@ class Cards:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        distinct: list[Card] = []
-        self.by_index = {gpu.index: _one_of(distinct, _card(gpu)) for gpu in host.gpus}
-        self.far = frozenset(g.index for g in host.gpus if _far(g, self.by_index[g.index]))
-        self.amd = frozenset(g.index for g in host.gpus if g.vendor is Vendor.AMD)
+        self.by_index = {gpu.index: _card(gpu) for gpu in host.gpus}
+        self.links = {gpu.index: _link(gpu) for gpu in host.gpus}
+        self.unknown = frozenset([i for i, card in self.by_index.items() if card is None])
+        self.far = frozenset([g.index for g in host.gpus if _far(g, self.by_index[g.index])])
+        self.amd = frozenset([g.index for g in host.gpus if g.vendor is Vendor.AMD])
+        self._kinds: dict[tuple[int, ...], tuple[object, ...]] = {}
         self._joins: dict[tuple[int, ...], Join] = {}
+        self._ways: dict[tuple[int, int], tuple[int, float]] = {}
         self._teams: dict[tuple[object, ...], tuple[Engine, Team]] = {}
 
     def team(self, group: tuple[int, ...], work: Work, engine: Engine) -> Team:
@@ -93,6 +104,14 @@ class Cards:
             join=self.join(group) if len(group) > 1 else None,
         )
 
+    def kind(self, group: tuple[int, ...]) -> tuple[object, ...]:
+        """What a team gives follows from this: which cards there are in it, and how joined."""
+        found = self._kinds.get(group)
+        if found is None:
+            cards = frozenset([self.by_index[index] for index in group])
+            found = self._kinds[group] = cards, self.join(group)
+        return found
+
     def join(self, group: tuple[int, ...]) -> Join:
         """How the cards of a group reach each other: the slowest pair decides."""
         found = self._joins.get(group)
@@ -101,27 +120,26 @@ class Cards:
         return found
 
     def _join(self, group: tuple[int, ...]) -> Join:
-        ways = [self._way(*sorted(pair)) for pair in combinations(group, 2)]
-        order = {"staged": 0, "peer": 1, "nvlink": 2}
-        kind, rate = min(ways, key=lambda way: (order[way[0]], way[1]), default=("nvlink", 1e12))
-        return Join(kind, min((way[1] for way in ways), default=rate), len(group) > 2)
+        found = self._ways
+        ways = []
+        for pair in combinations(sorted(group), 2):
+            if pair not in found:
+                found[pair] = self._way(*pair)
+            ways.append(found[pair])
+        kind, rate = min(ways, default=(2, 1e12))
+        return _one_join(KINDS[kind], min([way[1] for way in ways], default=rate), len(group) > 2)
 
-    def _way(self, a: int, b: int) -> tuple[str, float]:
+    def _way(self, a: int, b: int) -> tuple[int, float]:
+        """(place in `KINDS`, bytes/s one direction)."""
         pair = self.host.pair(a, b)
-        cards = (self.by_index[a], self.by_index[b])
-        slowest = min((card.link for card in cards if card is not None), default=8e9)
+        slowest = min(self.links[a], self.links[b])
         if pair is not None and pair.nvlinks:
-            return "nvlink", (pair.nvlink_gb_s or 25.0 * pair.nvlinks) * 1e9
+            return NVLINK, (pair.nvlink_gb_s or 25.0 * pair.nvlinks) * 1e9
         if pair is not None and pair.xgmi_links:
-            return "nvlink", (pair.xgmi_gb_s or 50.0) * 1e9
-        if _peers(pair, cards):
-            return "peer", slowest
-        return "staged", slowest * (0.7 if pair and pair.path is Path.SYS else 1.0)
-
-
-def _peers(pair: GpuPair | None, cards: tuple[Card | None, Card | None]) -> bool:
-    """The driver grants peer access; where it was not seen, not on GeForce cards."""
-    return pair is not None and pair.p2p_read is P2p.OK
+            return NVLINK, (pair.xgmi_gb_s or 50.0) * 1e9
+        if pair is not None and pair.p2p_read is P2p.OK:
+            return PEER, slowest
+        return STAGED, slowest * (0.7 if pair and pair.path is Path.SYS else 1.0)
 
 
 def cards(host: Host) -> Cards:
@@ -133,15 +151,8 @@ def cards(host: Host) -> Cards:
     return found
 
 
-def _one_of(distinct: list[Card], card: Card | None) -> Card | None:
-    """Like cards are one object, so that they are told apart by identity."""
-    if card is None:
-        return None
-    for other in distinct:
-        if other == card:
-            return other
-    distinct.append(card)
-    return card
+_one_card = lru_cache(maxsize=4096)(Card)
+_one_join = lru_cache(maxsize=4096)(Join)
 
 
 def _far(gpu: Gpu, card: Card | None) -> bool:
@@ -155,17 +166,27 @@ def _card(gpu: Gpu) -> Card | None:
     data = gpu_data(gpu)
     if data is None or not data.memory_bandwidth_gb_s or not data.fp16_tflops:
         return None
-    scale = 1e12 * _power(gpu, data)
+    capability = gpu.compute_capability or data.compute_capability
+    power = _power(gpu, data)
+    known, key = memo(data), ("speed", power, capability)
+    found: Card | None = known.get(key)
+    if found is None:
+        found = known[key] = _made(data, power, capability)
+    return found
+
+
+def _made(data: GpuData, power: float, capability: tuple[int, int] | None) -> Card:
+    """A card of a model with a share of its arithmetic."""
+    scale = 1e12 * power
     fp8, fp4, int8 = data.fp8_tflops, data.fp4_tflops, data.int8_tops
-    return Card(
+    return _one_card(
         bandwidth=data.memory_bandwidth_gb_s * 1e9,
         fp16=data.fp16_tflops * scale,
         fp8=fp8 * scale if fp8 else None,
         fp4=fp4 * scale if fp4 else None,
         int8=int8 * scale if int8 else None,
-        capability=gpu.compute_capability or data.compute_capability,
+        capability=capability,
         amd=data.vendor is Vendor.AMD,
-        link=_link(gpu, data),
         cycles=_cycles(data) * scale / 1e12,
     )
 
@@ -185,9 +206,13 @@ def _power(gpu: Gpu, data: GpuData) -> float:
     return float((gpu.power_limit_w / default) ** POWER_EXPONENT)
 
 
-def _link(gpu: Gpu, data: GpuData) -> float:
-    """One direction of the card's PCIe link; the best of card and slot, as an idle one is slow."""
-    link = gpu.pcie
+def _link(gpu: Gpu) -> float:
+    """One direction of the card's PCIe link in bytes/s; the best of card and slot, as an idle one
+    is slow. Infinite for a card that nothing is known of: it limits nothing.
+    """
+    data, link = gpu_data(gpu), gpu.pcie
+    if data is None:
+        return inf
     gen = link.gen_max or link.gen_host_max or data.pcie_gen or 3
     lanes = link.width_path or link.width_current or link.width_max or data.pcie_lanes
     return LANE_GB_S.get(gen, 0.985) * lanes * 1e9

@@ -1,17 +1,18 @@
 """A service at work: what its engines do when requests come as fast as they are answered.
 
 Closed loop: every one of the workload's requests is either waiting, reading its prompt or
-decoding. What does not fit the KV cache waits.
+decoding. What does not fit the KV cache waits. Replicas share the requests evenly: of 4 requests
+three engines take 2, 1 and 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from typing import NamedTuple
 
 from multigpu.hardware import Host
+from multigpu.memo import memo
 from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Workload
 from multigpu.speed.arrivals import LARGE_CARD_MIB, LARGE_STEP, SMALL_STEP, arrivals, rounds
 from multigpu.speed.cards import Cards, cards
@@ -19,6 +20,8 @@ from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
 from multigpu.speed.steps import UBATCH, Stage, prompt, step
 from multigpu.speed.work import MIB, Work, element_bytes, work
 
+KEPT = 16384
+"""Engines whose times are kept with a model; beyond, all are worked out anew."""
 SHARDED = (Strategy.TENSOR_PARALLEL, Strategy.TENSOR_PIPELINE_PARALLEL, Strategy.TENSOR_SPLIT)
 
 
@@ -71,35 +74,64 @@ def rates(
     rank = work(model, tensor_size(candidate), element_bytes(load.kv_cache_dtype))
     copies = max(1, candidate.replicas)
     size = len(group) // copies
-    # Replicas on like cards that are joined alike are timed once.
+    kept = _kept(model) if engines is ENGINES and links is LINKS else {}
+    # Replicas on like cards that are joined alike and take as many requests are timed once.
     each: dict[tuple[object, ...], Rates] = {}
     times = []
+    share, more = divmod(load.concurrency, copies)
     for i in range(copies):
         part = slice(i * size, (i + 1) * size)
         joined = known.join(candidate.gpus[part]) if size > 1 else None
-        kind = (*(id(card) for card in some[part]), joined)
+        taken = share + (i < more)
+        kind = (taken, *(id(card) for card in some[part]), joined)
         if kind not in each:
-            stages = _stages(candidate, known, candidate.gpus[part], rank, engine, model)
-            seats = _seats(candidate, candidate.memory[part], rank, load, len(stages))
-            each[kind] = _loop(load, rank, stages, engine, links, seats, copies)
+            indices = candidate.gpus[part]
+            seats = _seats(candidate, candidate.memory[part], rank, load, size, taken)
+            key = (*_way(candidate, known, indices), load, seats, taken)
+            found = kept.get(key)
+            if found is None:
+                stages = _stages(candidate, known, indices, rank, engine, model)
+                found = kept[key] = _loop(load, rank, stages, engine, links, seats, taken)
+            each[kind] = found
         times.append(each[kind])
-    return times[0] if len(each) == 1 else _together(times, load)
+    return times[0] if copies == 1 else _together(times, load)
+
+
+def _kept(model: ModelSpec) -> dict[tuple[object, ...], Rates]:
+    """What engines over like cards give, of any hosts: it follows from the key alone."""
+    found: dict[tuple[object, ...], Rates] = memo(model).setdefault("speed-engines", {})
+    if len(found) >= KEPT:
+        found.clear()
+    return found
+
+
+def _way(candidate: Candidate, known: Cards, indices: tuple[int, ...]) -> tuple[object, ...]:
+    """What stages, work and constants of one engine follow from, for one model."""
+    tp, c = tensor_size(candidate), candidate
+    if tp == 1:
+        stages: tuple[object, ...] = tuple([known.by_index[index] for index in indices])
+    else:
+        teams = [indices[i : i + tp] for i in range(0, len(indices), tp)]
+        stages = tuple([known.kind(team) for team in teams])
+    return c.runtime, c.strategy, tp, c.layers, stages
 
 
 def _together(each: list[Rates], load: Workload) -> Rates:
-    """Unlike replicas, each with its share of the requests; a request may meet the slowest."""
-    copies = len(each)
-    decode = sum(one.decode_tokens_per_s for one in each) / copies
+    """The sum of the engines; times are those of a request that meets the slowest.
+
+    One request meets any of them; an engine without a request is timed with one and adds nothing.
+    """
+    decode = sum(one.decode_tokens_per_s for one in each if one.running)
     if load.concurrency == 1:
         decode = min(one.decode_tokens_per_s for one in each)
     return Rates(
         decode_tokens_per_s=decode,
-        prefill_tokens_per_s=sum(one.prefill_tokens_per_s for one in each) / copies,
+        prefill_tokens_per_s=sum(one.prefill_tokens_per_s for one in each),
         ttft_ms=max(one.ttft_ms for one in each),
         ttft_low_ms=min(one.ttft_low_ms for one in each),
         ttft_high_ms=max(one.ttft_high_ms for one in each),
         tpot_ms=max(one.tpot_ms for one in each),
-        running=min(load.concurrency, sum(one.running for one in each) // copies),
+        running=sum(one.running for one in each),
     )
 
 
@@ -146,12 +178,21 @@ def _shares(candidate: Candidate, count: int, layers: int) -> list[float]:
 
 
 def _seats(
-    candidate: Candidate, memory: tuple[Memory, ...], rank: Work, load: Workload, stages: int
+    candidate: Candidate,
+    memory: tuple[Memory, ...],
+    rank: Work,
+    load: Workload,
+    size: int,
+    taken: int,
 ) -> Seats:
-    small = bool(memory) and min(card.capacity_mib for card in memory) < LARGE_CARD_MIB
+    """Of one engine over `size` cards; no more of them than requests that it has taken."""
+    small = bool(memory) and min([card.capacity_mib for card in memory]) < LARGE_CARD_MIB
     step = candidate.max_num_batched_tokens or (SMALL_STEP if small else LARGE_STEP)
-    room = _room(candidate, memory, rank, load, stages)
-    return Seats(room, step, candidate.runtime == "sglang")
+    wanted = max(1, taken)
+    if wanted > 1:
+        stages = max(1, size // tensor_size(candidate))
+        wanted = min(wanted, _room(candidate, memory, rank, load, stages))
+    return Seats(wanted, step, candidate.runtime == "sglang")
 
 
 def _room(
@@ -177,11 +218,10 @@ def _loop(
     engine: Engine,
     links: Links,
     seats: Seats,
-    copies: int,
+    taken: int,
 ) -> Rates:
-    """A service of `copies` like engines with so many `seats` each."""
-    wanted = ceil(load.concurrency / copies)
-    busy, running = min(copies, load.concurrency), min(wanted, seats.requests)
+    """One engine with its `seats` and the requests it has taken; with one where it has none."""
+    wanted, running = max(1, taken), seats.requests
     context = load.input_tokens + load.output_tokens / 2
     token, own = _times(load, rank, stages, engine, links, running, context)
     times, fit = rounds(load.concurrency), seats.step_tokens / load.input_tokens
@@ -197,13 +237,13 @@ def _loop(
     # A request alone is timed between its tokens; a service at work also reads its own prompt.
     full = load.output_tokens * token if load.concurrency == 1 else round_
     return Rates(
-        decode_tokens_per_s=busy * running * load.output_tokens / full,
-        prefill_tokens_per_s=copies * load.input_tokens / own,
+        decode_tokens_per_s=running * load.output_tokens / full,
+        prefill_tokens_per_s=load.input_tokens / own,
         ttft_ms=1000 * (came.usual * own + first + queued),
         ttft_low_ms=1000 * (came.spread * own + first + queued),
         ttft_high_ms=1000 * (came.together * own + first + waiting),
         tpot_ms=1000 * tpot,
-        running=min(load.concurrency, running * copies),
+        running=min(taken, running),
     )
 
 
