@@ -60,8 +60,8 @@ def run(names: Sequence[str]) -> Iterator[tuple[str, list[Figure] | str]]:
 
 
 def line(figure: Figure) -> str:
-    """`ok    choice: mean regret             3.1 %    goal <= 5`."""
-    state = "ok" if figure.ok else "MISSED"
+    """`ok    choice: mean regret             3.1 %    goal <= 5`; without a goal neither."""
+    state = "MISSED" if not figure.ok else "ok" if figure.goal else ""
     value = f"{figure.value:,.4g} {figure.unit}".rstrip()
     goal = f"goal {figure.goal}" if figure.goal else ""
     return f"{state:7} {figure.name:58} {value:>14}   {goal}".rstrip()

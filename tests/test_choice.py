@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.choice import Question, asked, in_sample, timed
+from benchmarks.choice import in_sample, timed
+from benchmarks.choice_questions import Question, asked
 from benchmarks.groundtruth import TABLE
 from multigpu.choice import ranking
 from multigpu.choice.doubts import bounds, doubts
