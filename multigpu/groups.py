@@ -14,6 +14,7 @@ from math import comb
 
 from multigpu.device_order import places
 from multigpu.hardware import Gpu, Host, Path
+from multigpu.memo import memo
 from multigpu.mix import MATCHED_SHARE
 from multigpu.nearness import DISTANCE, between, distance
 
@@ -51,6 +52,15 @@ def classes(gpus: Iterable[Gpu]) -> tuple[tuple[Gpu, ...], ...]:
             found.append([gpu])
             architectures.append(architecture)
     return tuple(tuple(group) for group in found)
+
+
+def classes_of(host: Host, gpus: Sequence[Gpu]) -> tuple[tuple[Gpu, ...], ...]:
+    """`classes` of cards of one host, kept with it."""
+    known, key = memo(host), ("classes", *[gpu.index for gpu in gpus])
+    if key not in known:
+        known[key] = classes(gpus)
+    found: tuple[tuple[Gpu, ...], ...] = known[key]
+    return found
 
 
 def spread(host: Host, gpus: Sequence[int]) -> tuple[int, int]:
@@ -145,7 +155,7 @@ def roomiest(host: Host, gpus: Iterable[Gpu], n: int, free: Free) -> Group:
 
 def subsets(host: Host, gpus: Sequence[Gpu], n: int) -> Iterator[Group]:
     """One group of n from every class that has n cards; the largest cards when no class has."""
-    groups = [c for c in classes(gpus) if len(c) >= n]
+    groups = [c for c in classes_of(host, gpus) if len(c) >= n]
     for group in groups:
         yield best(host, group, n)
     if not groups and len(gpus) >= n:

@@ -56,9 +56,15 @@ def partition(
 
 
 def split_at(
-    sums: Sequence[float], budgets: Sequence[float], first: float, last: float
+    sums: Sequence[float],
+    budgets: Sequence[float],
+    first: float,
+    last: float,
+    extremes: tuple[float, float] | None = None,
 ) -> tuple[int, ...]:
     """`partition` of units given by their running sums, which begin with 0.
+
+    `extremes` are the sizes of the smallest and the largest unit where the caller keeps them.
 
     Filling card after card up to a limit finds a partition below the limit wherever there is one;
     a few halvings come near the smallest limit, and then every partition found sets the next limit
@@ -67,8 +73,8 @@ def split_at(
     fixed = [0.0] * len(budgets)
     fixed[0] += first
     fixed[-1] += last
-    sizes = [b - a for a, b in pairwise(sums)]
-    widest, narrowest = max(sizes), min(sizes) * (1 - 1e-9)
+    least, widest = extremes or extremes_of(sums)
+    narrowest = least * (1 - 1e-9)
     low = (sums[-1] + first + last) / sum(budgets)
     high = max(
         low + widest / min(budgets),
@@ -87,6 +93,12 @@ def split_at(
     while (found := _filled(sums, budgets, fixed, worst * (1 - 1e-12), narrowest)) is not None:
         best, worst = found, _worst(sums, budgets, fixed, found)
     return _from_the_back(sums, budgets, fixed, worst) or best or even(len(sums) - 1, len(budgets))
+
+
+def extremes_of(sums: Sequence[float]) -> tuple[float, float]:
+    """The sizes of the smallest and the largest unit."""
+    sizes = [b - a for a, b in pairwise(sums)]
+    return min(sizes), max(sizes)
 
 
 HALVINGS = 4

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 
 from multigpu import rules
 from multigpu.choice import ranking
@@ -116,15 +115,13 @@ def sift(host: Host, model: ModelSpec, wish: Wish) -> tuple[list[Candidate], lis
     rejected: list[Rejected] = []
     for module in RUNTIMES:
         for candidate in module.candidates(host, model, wish):
-            reasons = tuple(
-                chain(
-                    rules.objections(candidate, host, model, wish),
-                    module.objections(candidate, host, model, wish),
-                    rules.memory_fit(candidate),
-                )
-            )
+            reasons = [
+                *rules.objections(candidate, host, model, wish),
+                *module.objections(candidate, host, model, wish),
+                *rules.memory_fit(candidate),
+            ]
             if reasons:
-                rejected.append(Rejected(candidate, reasons))
+                rejected.append(Rejected(candidate, tuple(reasons)))
             else:
                 holding.append(candidate)
     return holding, rejected

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from multigpu.device_order import places
-from multigpu.groups import by_capability, classes, pool, subsets
+from multigpu.groups import by_capability, classes_of, pool, subsets
 from multigpu.hardware import Host
 from multigpu.plan import Candidate, Strategy, Wish
 
@@ -13,12 +13,12 @@ from multigpu.plan import Candidate, Strategy, Wish
 def whole(runtime: str, host: Host, wish: Wish) -> Iterator[Candidate]:
     """The model on each class's best card, and one copy per card."""
     gpus, place = pool(host, wish.gpus), places(host)
-    for group in classes(gpus):
+    for group in classes_of(host, gpus):
         card = max(
             group, key=lambda g: (g.memory_free_mib or 0, not g.display_attached, -place[g.index])
         )
         yield Candidate(runtime, Strategy.SINGLE, (card.index,))
-    sets = {tuple(sorted(gpu.index for gpu in group)) for group in (gpus, *classes(gpus))}
+    sets = {tuple(sorted(gpu.index for gpu in group)) for group in (gpus, *classes_of(host, gpus))}
     for indices in sorted(sets, key=lambda s: (-len(s), s)):
         if len(indices) > 1:
             yield Candidate(runtime, Strategy.REPLICAS, indices, replicas=len(indices))

@@ -8,11 +8,11 @@ wish allows weights in the host's memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from multigpu import install
 from multigpu.groups import pool
 from multigpu.hardware import Host
+from multigpu.memo import changed
 from multigpu.plan import (
     Candidate,
     Check,
@@ -44,8 +44,8 @@ def candidates(host: Host, model: ModelSpec, wish: Wish) -> tuple[Candidate, ...
     if model.format != "gguf":
         first = pool(host, wish.gpus)[:1]
         return tuple(Candidate(NAME, Strategy.SINGLE, (gpu.index,)) for gpu in first)
-    found = dict.fromkeys(_spread(host, model, wish))
-    return tuple(memory.sized(candidate, host, model, wish) for candidate in found)
+    found = {(c.strategy, c.gpus, c.layers): c for c in _spread(host, model, wish)}
+    return tuple([memory.sized(candidate, host, model, wish) for candidate in found.values()])
 
 
 def _spread(host: Host, model: ModelSpec, wish: Wish) -> Iterator[Candidate]:
@@ -54,7 +54,7 @@ def _spread(host: Host, model: ModelSpec, wish: Wish) -> Iterator[Candidate]:
         for gpus in groups_of(host, wish, n):
             split = Candidate(NAME, Strategy.LAYER_SPLIT, gpus)
             pinned = wish.layers if wish.layers and len(wish.layers) == n else None
-            yield replace(split, layers=pinned or memory.layers(split, host, model, wish))
+            yield changed(split, layers=pinned or memory.layers(split, host, model, wish))
     yield from tensor.ways(NAME, host, model, wish)
 
 

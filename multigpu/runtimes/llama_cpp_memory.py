@@ -18,8 +18,8 @@ from math import floor
 from multigpu import memory as m
 from multigpu.errors import WishError
 from multigpu.hardware import Gpu, Host
-from multigpu.memo import memo
-from multigpu.placement import split_at
+from multigpu.memo import changed, memo
+from multigpu.placement import extremes_of, split_at
 from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Wish, Workload
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.llama_cpp_offload import fits, offloaded, on_cards, streamed_mib
@@ -116,15 +116,13 @@ def layers(
         spent = p.part((start, p.n_units), n, _copies(candidate)).compute(share)
         budgets = [capacity_mib(gpu, wish) - context_mib(gpu) - spent for gpu in cards]
         budgets[0] -= streamed
-        sums = _from(p.sums(share), start)
+        sums, extremes = p.sums(share)
+        if start:
+            sums = [value - sums[start] for value in sums[start:]]
+            extremes = extremes_of(sums)
         if min(budgets) > 0 and sums[-1] <= sum(budgets):
             break
-    return split_at(sums, budgets, 0.0, 0.0) if min(budgets) > 0 else None
-
-
-def _from(sums: list[float], start: int) -> list[float]:
-    """Running sums of the units from `start` on."""
-    return [value - sums[start] for value in sums[start:]] if start else sums
+    return split_at(sums, budgets, 0.0, 0.0, extremes) if min(budgets) > 0 else None
 
 
 def _profile(candidate: Candidate, model: ModelSpec, wish: Wish) -> Profile:
@@ -187,27 +185,29 @@ def _sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Ca
     p, load = _profile(candidate, model, wish), workload(model, wish)
     n, copies = len(candidate.gpus) // candidate.replicas, _copies(candidate)
     parts = [p.part(span, n, copies) for span in found]
-    cards = [
-        _Card(part, host.gpu(index), wish)
-        for part, index in zip(parts, candidate.gpus, strict=True)
-    ]
+    cards: list[_Card] = []
     if candidate.strategy is Strategy.TENSOR_SPLIT:
         ratios = candidate.layers or (1,) * n
-        cards = [
-            _TensorCard(part, host.gpu(index), wish, share)
-            for part, index, share in zip(parts, candidate.gpus, shares(model, ratios), strict=True)
-        ]
+        for part, index, piece in zip(parts, candidate.gpus, shares(model, ratios), strict=True):
+            cards.append(_TensorCard(part, host.gpu(index), wish, piece))
     else:
         streamed = _streamed(candidate, model, wish)
-        for card in cards[::n]:
-            card.streamed = streamed
-    share = wanted(candidate, wish, load)
-    if not all(card.fits(share) for card in cards):
-        share = _shared(cards, padded(load.context), share)
-    limit = min(card.longest(share.count) for card in cards)
-    return replace(
+        # Like cards with like parts are counted once.
+        alike: dict[object, _Card] = {}
+        for i, (part, index) in enumerate(zip(parts, candidate.gpus, strict=True)):
+            gpu, first = host.gpu(index), i % n == 0
+            key = (part, m.room(gpu, wish), context_mib(gpu), first)
+            if key not in alike:
+                alike[key] = _Card(part, gpu, wish, streamed if first else 0.0)
+            cards.append(alike[key])
+    share, distinct = wanted(candidate, wish, load), list(dict.fromkeys(cards))
+    if not all([card.fits(share) for card in distinct]):
+        share = _shared(distinct, padded(load.context), share)
+    limit = min([card.longest(share.count) for card in distinct])
+    rows = {card: card.memory(share) for card in distinct}
+    return changed(
         candidate,
-        memory=tuple(card.memory(share) for card in cards),
+        memory=tuple([rows[card] for card in cards]),
         kv_tokens=share.tokens,
         kv_sequences=max(1, share.tokens // padded(load.context)),
         max_model_len=load.context,
@@ -230,18 +230,17 @@ def _shared(cards: list[_Card], context: int, asked: Slots) -> Slots:
 class _Card:
     """One card of a candidate: what it holds for a given share of the context."""
 
-    def __init__(self, part: Part, gpu: Gpu, wish: Wish) -> None:
-        self.part = part
-        free = m.free_mib(gpu, wish)
-        self.capacity = free - m.FREE_MARGIN_MIB
-        self.other = m.cuda_total_mib(gpu) - free
+    def __init__(self, part: Part, gpu: Gpu, wish: Wish, streamed: float = 0.0) -> None:
+        self.part, self.streamed = part, streamed
+        room = m.room(gpu, wish)
+        self.capacity = room.free_mib - m.FREE_MARGIN_MIB
+        self.other = room.other_mib
         self.context = context_mib(gpu)
-        self.streamed = 0.0
 
     def terms(self, share: Slots) -> tuple[float, float, float]:
         """Weights, cache and compute buffer in MiB."""
-        part = self.part
-        return part.weights, part.cache(share), part.compute(share) + self.streamed
+        cache, compute = self.part.held(share)
+        return self.part.weights, cache, compute + self.streamed
 
     def total(self, share: Slots) -> float:
         """Everything in MiB, with what rounding up to whole MiB may add."""

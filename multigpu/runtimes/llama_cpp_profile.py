@@ -15,6 +15,7 @@ from itertools import accumulate
 from multigpu.memo import memo
 from multigpu.memory import MIB, ffn_size
 from multigpu.model_spec import GgufBlock, GgufFacts
+from multigpu.placement import extremes_of
 from multigpu.plan import LayerCache, ModelSpec
 from multigpu.runtimes import llama_cpp_attention as attention
 
@@ -23,6 +24,8 @@ COPIES = 4
 # The context is padded to 256 (llama-context.cpp), a window's cells too (llama-kv-cache-iswa.cpp).
 KV_PAD = 256
 F32, F16 = 4, 2
+# Ways of sharing the context that a part keeps its terms for.
+KEPT = 64
 
 CACHE_TYPE_BYTES = {
     "f32": 4.0,
@@ -73,9 +76,10 @@ class Slots:
     of `stream_tokens` cells stand side by side.
     """
 
-    __slots__ = ("count", "stream_tokens", "streams", "tokens", "unified")
+    __slots__ = ("count", "key", "stream_tokens", "streams", "tokens", "unified")
 
     def __init__(self, tokens: int, count: int = 1, unified: bool = False) -> None:
+        self.key = tokens, count, unified
         self.tokens, self.count, self.unified = tokens, count, unified
         self.streams = 1 if unified else count
         self.stream_tokens = tokens // self.streams
@@ -94,8 +98,8 @@ class Part:
     """
 
     __slots__ = (
-        *("attending", "border", "cards", "copies", "full", "has_full", "has_sliding", "last"),
-        "peak",
+        *("attending", "border", "cards", "copies", "full", "has_full", "has_sliding", "kept"),
+        *("last", "peak"),
         *("profile", "scores", "sliding", "state", "unpacked", "weights"),
     )
 
@@ -114,6 +118,7 @@ class Part:
         self.attending = sum(b.heads > 0 for b in p.blocks[start:end])
         self.unpacked = p.unpacked(blocks)
         self.border = self._border(span) if cards > 1 else 0
+        self.kept: dict[tuple[int, int, bool], tuple[float, float]] = {}
 
     def _border(self, span: Span) -> int:
         """What one token brings from the card before; the first gets the embedding."""
@@ -127,15 +132,31 @@ class Part:
         block = self.profile.blocks[span[0]]
         return block.border if self.last else block.passing
 
+    def held(self, slots: Slots) -> tuple[float, float]:
+        """Cache and compute buffer in MiB; kept, as cards of other hosts ask for the same."""
+        found = self.kept.get(slots.key)
+        if found is None:
+            if len(self.kept) >= KEPT:
+                self.kept.clear()
+            found = self.kept[slots.key] = self._cache(slots), self._compute(slots)
+        return found
+
     def cache(self, slots: Slots) -> float:
         """KV cache and recurrent state, in MiB."""
+        return self.held(slots)[0]
+
+    def compute(self, slots: Slots) -> float:
+        """Compute buffer, in MiB."""
+        return self.held(slots)[1]
+
+    def _cache(self, slots: Slots) -> float:
         found = self.full * slots.tokens + self.state * slots.count
         if self.has_sliding:
             found += self.sliding * self.profile.cells(slots) * slots.streams
         return found / MIB
 
-    def compute(self, slots: Slots) -> float:
-        """Compute buffer, in MiB: what lives at one time, and inputs once per copy."""
+    def _compute(self, slots: Slots) -> float:
+        """What lives at one time, and inputs once per copy."""
         p = self.profile
         step = min(p.settings.ubatch, slots.tokens)
         inputs = self._masks(slots) + F32 * self.border
@@ -209,6 +230,7 @@ class Profile:
         self.state = _sums(float(F32 * b.state) for b in blocks)
         self.window = max((b.window for b in blocks), default=0)
         self._parts: dict[tuple[Span, int, int], Part] = {}
+        self._sums: dict[tuple[int, int, bool], tuple[list[float], tuple[float, float]]] = {}
 
     def _row(self, block: GgufBlock) -> float:
         """Bytes of one cell; without flash attention V is transposed and as wide everywhere."""
@@ -241,8 +263,17 @@ class Profile:
             self._parts[key] = found
         return found
 
-    def sums(self, slots: Slots) -> list[float]:
-        """Weights and cache of the units before each border, in MiB."""
+    def sums(self, slots: Slots) -> tuple[list[float], tuple[float, float]]:
+        """Weights and cache of the units before each border, in MiB; the least and largest unit."""
+        found = self._sums.get(slots.key)
+        if found is None:
+            if len(self._sums) >= KEPT:
+                self._sums.clear()
+            sums = self._summed(slots)
+            found = self._sums[slots.key] = sums, extremes_of(sums)
+        return found
+
+    def _summed(self, slots: Slots) -> list[float]:
         full, state = slots.tokens / MIB, slots.count / MIB
         sliding = self.cells(slots) * slots.streams / MIB if self.window else 0.0
         held = zip(self.weights, self.full, self.sliding, self.state, strict=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from multigpu.groups import best, classes, pool
+from multigpu.groups import best, classes_of, pool
 from multigpu.hardware import Host
 from multigpu.memo import memo
 from multigpu.plan import Candidate, ModelSpec, Reason, Strategy, Wish
@@ -40,7 +40,7 @@ def ways(runtime: str, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Can
     if wish.gpus is not None and len(cards) > 1 and pinned:
         yield _way(runtime, tuple(gpu.index for gpu in cards), wish)
         return
-    for group in classes(cards):
+    for group in classes_of(host, cards):
         if len(group) >= CARDS:
             pair = best(host, sorted(group, key=lambda gpu: gpu.index), CARDS)
             yield _way(runtime, pair, wish)

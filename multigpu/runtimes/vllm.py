@@ -17,7 +17,6 @@ from multigpu.plan import (
     Check,
     ModelSpec,
     Plan,
-    Reason,
     Service,
     Source,
     Wish,
@@ -42,14 +41,8 @@ def candidates(host: Host, model: ModelSpec, wish: Wish) -> tuple[Candidate, ...
 WAYS = Ways(NAME, memory.sized, memory.partitioned, vllm_rules.refuses)
 
 
-def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
-    """What stands against serving this candidate with vLLM."""
-    yield from vllm_rules.objections(candidate, host, model, wish)
-
-
-def cautions(candidate: Candidate, host: Host, model: ModelSpec) -> Iterator[Reason]:
-    """What works but is slower than the operator may expect."""
-    yield from vllm_rules.cautions(candidate, host, model)
+objections = vllm_rules.objections
+cautions = vllm_rules.cautions
 
 
 def render(plan: Plan, executable: str, model_path: str) -> tuple[Service, ...]:

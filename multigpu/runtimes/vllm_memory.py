@@ -9,13 +9,14 @@ with boot logs of releases that did not print them apart: `python -m benchmarks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from math import ceil, floor, inf
 from typing import NamedTuple
 
 from multigpu import memory as m
 from multigpu.hardware import Host
 from multigpu.memo import changed, memo
-from multigpu.placement import partition
+from multigpu.placement import extremes_of, split_at
 from multigpu.plan import Candidate, Memory, ModelSpec, Wish
 from multigpu.runtimes.vllm_cache import UNBOUNDED, Layout, layout
 from multigpu.runtimes.vllm_cards import Card, cards
@@ -82,7 +83,7 @@ def utilization(held: Sequence[Card], wish: Wish) -> float:
     """vLLM's one fraction for all cards: the pin, else 0.92, less where a card is in use."""
     if wish.gpu_memory_utilization is not None:
         return wish.gpu_memory_utilization
-    return min(card.fraction for card in held)
+    return min([card.fraction for card in held])
 
 
 def sized(
@@ -116,10 +117,13 @@ def _filled_in(
     fraction: float,
 ) -> Candidate:
     """The candidate with the memory of engines that are started so; the smallest one's tokens."""
-    ranks = tuple(zip(held, spans, strict=True))
     # Like cards that hold the same blocks are counted once, and so are engines over such cards.
+    times, world = 1, e.world
+    if candidate.pipeline_parallel_size == 1 and held.count(held[0]) == len(held):
+        times, world, held, spans = len(held), 1, held[:1], spans[:1]
+    ranks = tuple(zip(held, spans, strict=True))
     terms = {rank: fixed(*rank, e, model) for rank in dict.fromkeys(ranks)}
-    engines = [ranks[i : i + e.world] for i in range(0, len(ranks), e.world)]
+    engines = [ranks[i : i + world] for i in range(0, len(ranks), world)]
     rooms = {engine: _blocks(engine, terms, fraction) for engine in dict.fromkeys(engines)}
     blocks, sure = min(rooms.values())
     context = workload(model, wish).context
@@ -132,7 +136,7 @@ def _filled_in(
     }
     return changed(
         candidate,
-        memory=tuple([row for engine in engines for row in rows[engine]]),
+        memory=tuple([row for engine in engines for row in rows[engine]] * times),
         kv_tokens=floor(concurrency * context),
         kv_sequences=floor(concurrency) if sure >= needed else 0,
         max_model_len=context,
@@ -140,7 +144,7 @@ def _filled_in(
         max_num_seqs=e.max_num_seqs,
         max_num_batched_tokens=e.batched if e.told else None,
         gpu_memory_utilization=fraction,
-        cpu_offload_mib=_offloaded(ranks, terms) if e.offload_mib else 0.0,
+        cpu_offload_mib=times * _offloaded(ranks, terms) if e.offload_mib else 0.0,
     )
 
 
@@ -240,15 +244,20 @@ def partitioned(
     budgets[-1] += step - sampling
     first = outer_mib(model, e.tp, first=True)
     last = outer_mib(model, e.tp, last=True)
-    return partition(_units(model, e, context), budgets, first=first, last=last)
+    if model.num_hidden_layers < len(budgets) or min(budgets) <= 0:
+        return None
+    sums, extremes = _units(model, e, context)
+    return split_at(sums, budgets, first, last, extremes)
 
 
-def _units(model: ModelSpec, e: Engine, context: int) -> tuple[float, ...]:
-    """Weights and the cache of one request, per block."""
+def _units(
+    model: ModelSpec, e: Engine, context: int
+) -> tuple[Sequence[float], tuple[float, float]]:
+    """Running sums of the blocks' weights and cache of one request; the smallest and largest."""
     key = ("vllm-units", e.tp, e.kv_bytes, e.in_flight, context)
     kept = memo(model)
     if key not in kept:
-        kept[key] = tuple(
+        units = [
             mib / e.tp
             + m.request_mib(
                 (layer,),
@@ -258,5 +267,7 @@ def _units(model: ModelSpec, e: Engine, context: int) -> tuple[float, ...]:
                 in_flight=e.in_flight,
             )
             for mib, layer in zip(model.layers_mib, model.layers, strict=True)
-        )
+        ]
+        sums = [0.0, *accumulate(units)]
+        kept[key] = sums, extremes_of(sums)
     return kept[key]  # type: ignore[no-any-return]

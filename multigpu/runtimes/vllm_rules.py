@@ -58,10 +58,13 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
 
 def _cards_serve(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
     """True where each card serves the model: then a group of them does, its oldest being one."""
-    return all(
-        _serves(found, model, wish)
-        for found in {host.gpu(index).compute_capability for index in candidate.gpus}
-    )
+    known = memo(host)
+    asked = known.get("vllm-serve")
+    if asked is None or asked[0] is not model or asked[1] is not wish:
+        no = [g.index for g in host.gpus if not _serves(g.compute_capability, model, wish)]
+        asked = known["vllm-serve"] = (model, wish, frozenset(no))
+    unable: frozenset[int] = asked[2]
+    return unable.isdisjoint(candidate.gpus)
 
 
 def refuses(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
