@@ -51,12 +51,13 @@ def timed(question: Question, speed: Predict | None = None) -> list[Candidate]:
 
 
 def _timed(arm: Arm, group: Group, speed: Predict) -> Candidate:
-    """The arm's engine predicted at its own load, and its tokens times the copies."""
+    """The arm's engine predicted at its own load; its tokens and requests times the copies."""
     found = speed(arm.candidate, arm.host, group.model, arm.load)
     rate = found.decode_tokens_per_s
     if rate is not None:
         whole = (rate.value * arm.copies, rate.low * arm.copies, rate.high * arm.copies)
-        found = replace(found, decode_tokens_per_s=Estimate(*whole))
+        running = None if found.running is None else found.running * arm.copies
+        found = replace(found, decode_tokens_per_s=Estimate(*whole), running=running)
     cards = tuple(range(arm.gpus))
     return replace(
         arm.candidate, gpus=cards, replicas=arm.candidate.replicas * arm.copies, predicted=found

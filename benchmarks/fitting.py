@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, fields
 from math import exp, log, sqrt
 
 from benchmarks.groundtruth import Row
-from multigpu.speed.constants import Engine, Links, LlamaCpp, Slower
+from multigpu.speed.constants import ROCM_LLAMA_CPP, Engine, Links, LlamaCpp, Slower
 from multigpu.speed.service import Rates, rates
 
 # Residuals below this are noise of one kind of machine; twice as far they begin to count less.
@@ -38,6 +38,7 @@ class Constants:
             "vllm": self.vllm,
             "llama.cpp": self.llama_cpp,
             "vllm-amd": self.rocm.engine(self.vllm),
+            "llama.cpp-amd": ROCM_LLAMA_CPP.llama_cpp(self.llama_cpp),
         }
 
 

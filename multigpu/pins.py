@@ -101,7 +101,17 @@ def check_pins(host: Host, model: ModelSpec, wish: Wish) -> None:
     """Raises WishError for the first contradiction."""
     if not pinned_keys(wish) and wish.gpus is None and wish.devices is None:
         return
-    for checked in (_cards, _runtime, strategy, sizes, layers, _experts, _cache, _devices):
+    for checked in (
+        _cards,
+        _runtime,
+        strategy,
+        sizes,
+        layers,
+        _experts,
+        _utilization,
+        _cache,
+        _devices,
+    ):
         problem = checked(host, model, wish)
         if problem is not None:
             raise WishError(f"{wish.name}: {problem}")
@@ -148,6 +158,12 @@ def _experts(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     alone = wish.strategy in (Strategy.SINGLE, Strategy.PIPELINE_PARALLEL)
     if wish.tensor_parallel_size == 1 or alone:
         return "expert_parallel needs a tensor parallel group: pin tensor_parallel_size above 1"
+    return None
+
+
+def _utilization(host: Host, model: ModelSpec, wish: Wish) -> str | None:
+    if wish.gpu_memory_utilization is not None and model.format == "gguf":
+        return "gpu_memory_utilization is vLLM's and SGLang's: leave it out for a GGUF"
     return None
 
 

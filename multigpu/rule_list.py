@@ -103,6 +103,7 @@ CHOICES = Section(
         "only-one": "No other candidate holds.",
         "pipeline-parallel": "Stages exchange little, so links hardly matter.",
         "predicted-fastest": "Of all ways it serves the objective best by predicted speed.",
+        "proven-before-experimental": "llama.cpp's experimental mode is faster, but by too little.",
         "replicas": "Every card holds a copy, and nothing crosses a link.",
         "simplest-of-equals": "A rival is hardly faster by prediction, and this way is simpler.",
         "single-card": "One card holds all of it, and nothing crosses a link.",

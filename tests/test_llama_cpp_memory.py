@@ -188,7 +188,7 @@ CARDS = st.sampled_from([RTX_3060, RTX_3090, RTX_4090, H100])
 @given(
     st.lists(CARDS, min_size=1, max_size=4),
     st.integers(1, 60),
-    st.integers(1, 131072),
+    st.integers(2, 131072),
     st.one_of(st.none(), st.integers(1, 64)),
 )
 def test_parts_add_up_and_no_card_holds_more_than_its_share(
@@ -207,7 +207,7 @@ def test_parts_add_up_and_no_card_holds_more_than_its_share(
             assert found.max_num_seqs is not None and found.max_num_seqs >= 1
 
 
-@given(st.integers(8192, 98304), st.integers(0, 32768), st.integers(1, 131072), st.integers(1, 8))
+@given(st.integers(8192, 98304), st.integers(0, 32768), st.integers(2, 131072), st.integers(1, 8))
 def test_more_memory_never_makes_it_fit_less(
     memory: int, more: int, context: int, concurrency: int
 ) -> None:

@@ -312,6 +312,7 @@ CONTRADICTIONS: list[tuple[ModelSpec, dict[str, Any], str]] = [
     (hf(), {"strategy": "tensor_split"}, "needs a GGUF: use tensor_parallel"),
     (gguf(), {"strategy": "tensor_pipeline_parallel"}, "split by layer"),
     (gguf(), {"expert_parallel": True}, "leave it out for a GGUF"),
+    (gguf(), {"gpu_memory_utilization": 0.85}, "leave it out for a GGUF"),
     (hf(), {"expert_parallel": True}, "org/model is dense: leave it out"),
     (hf(), {"kv_cache_dtype": "q8_0"}, "which vLLM has not: use one of auto"),
     (gguf(), {"kv_cache_dtype": "fp8"}, "which llama.cpp has not: use one of f32"),

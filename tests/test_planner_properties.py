@@ -277,7 +277,5 @@ def test_pins_are_obeyed_or_refused(
         assert "\n" not in str(made)
         return
     for key, wished in pins.items():
-        if key == "gpu_memory_utilization" and made.chosen.runtime == "llama.cpp":
-            continue
         found = OBEYED[key](made.chosen)
         assert found == (sorted(wished) if key == "gpus" else wished), key

@@ -23,7 +23,9 @@ from multigpu.plan import (
     Workload,
 )
 from multigpu.speed import predict
-from multigpu.speed.cards import cards
+from multigpu.speed.cards import Join, cards
+from multigpu.speed.constants import LINKS
+from multigpu.speed.steps import reduce
 from multigpu.speed.work import work
 
 LAYERS = 32
@@ -150,7 +152,7 @@ def test_tensor_parallel_over_a_slower_link_is_never_faster(
 
 
 def test_a_bridge_is_worth_more_for_prompts_than_for_tokens() -> None:
-    spec, asked = model("awq"), load(1, 8192)
+    spec, asked = model(), load(1, 8192)
     bridged = what_if.host("2x RTX 3090", nvlink=True)
     plain = what_if.host("2x RTX 3090")
     before, after = (predict(tensor_parallel(2), host, spec, asked) for host in (plain, bridged))
@@ -256,8 +258,31 @@ def test_no_number_without_a_basis() -> None:
     assert "the vision tower" in unknown(tensor_parallel(1), host, partial)
     assert "mlx" in unknown(tensor_parallel(1, "mlx"), host, model())
     amd = what_if.host("Radeon RX 7900 XTX")
-    gguf = model("Q4_K_M", format="gguf")
-    assert "AMD" in unknown(tensor_parallel(1, "llama.cpp"), amd, gguf)
+    assert "AMD" in unknown(tensor_parallel(1, "sglang"), amd, model())
+
+
+def test_llama_cpp_on_amd_has_a_wide_range_that_holds_what_was_published() -> None:
+    """Llama 8B Q4_K_M, tg64 and pp2048 with -ub 512 (llama.cpp pull request 26284)."""
+    spec, way = model("Q4_K_M", format="gguf"), tensor_parallel(1, "llama.cpp")
+    published = {"Radeon RX 7900 XTX": (105.8, 3227), "Radeon AI PRO R9700": (94.9, 4095)}
+    for name, (tokens, prompts) in published.items():
+        found = predict(way, what_if.host(name), spec, load(1, 2048, 64))
+        decode, prefill = found.decode_tokens_per_s, found.prefill_tokens_per_s
+        assert decode and prefill and "RX 7900 XTX" in found.basis
+        assert decode.low < tokens < decode.high and prefill.low < prompts < prefill.high
+        assert decode.high / decode.low > 2
+    other = predict(way, what_if.host("Radeon RX 7800 XT"), spec, load()).decode_tokens_per_s
+    assert other and other.high / other.low > 4
+
+
+@given(st.integers(2, 16), st.floats(1e3, 1e9))
+def test_an_all_reduce_is_never_quicker_through_the_host_than_by_peer_access(
+    ranks: int, size: float
+) -> None:
+    staged, peer = (
+        reduce(Join(kind, 16e9, ranks > 2), ranks, size, LINKS) for kind in ("staged", "peer")
+    )
+    assert staged >= peer
 
 
 def test_a_generation_that_was_not_measured_has_a_wider_range() -> None:

@@ -329,7 +329,7 @@ def test_the_longest_context_fits_and_one_block_more_does_not(model: ModelSpec, 
     free = replace(model, max_position_embeddings=None)
     limit = sized(free, card).context_limit or 0
     if not limit:
-        assert not sized(free, card, context=1).memory[0].fits
+        assert not sized(free, card, context=2).memory[0].fits
         return
     assert sized(free, card, context=limit).memory[0].fits
     layout = c.layout(free, (0, free.num_hidden_layers), 1, 2.0)

@@ -14,6 +14,7 @@ from multigpu.choice.most_requests import searched
 from multigpu.choice.ranking import (
     CLOSE,
     engine_size,
+    experimental,
     longest,
     missed,
     requests_wait,
@@ -106,7 +107,7 @@ class Contest:
             if rate is None:
                 return "slower"
             faster = service_cost(rival, self.load)
-            surer = ", too little to trust a split" * bool(self._surer(rival, faster))
+            surer = self._surer(rival, faster)
             return f"{span(rate)} tok/s{self._own(ours)} against {self._rate}{surer}"
         parts = []
         if ours.tpot_ms:
@@ -126,10 +127,14 @@ class Contest:
             return ""
         return f" for {counted(ours.running or 0, 'request')} within the bounds"
 
-    def _surer(self, rival: Candidate, cost: float | None) -> bool:
-        """The chosen one has smaller engines, and is no faster by the numbers."""
-        slower = cost is not None and self.cost is not None and cost < self.cost
-        return slower and engine_size(self.chosen) < engine_size(rival)
+    def _surer(self, rival: Candidate, cost: float | None) -> str:
+        """What speaks against a rival that is faster by the numbers."""
+        if cost is None or self.cost is None or cost >= self.cost:
+            return ""
+        if experimental(rival):
+            return ", too little to trust an experimental mode"
+        smaller = engine_size(self.chosen) < engine_size(rival)
+        return ", too little to trust a split" * smaller
 
     @cached_property
     def _rate(self) -> str:

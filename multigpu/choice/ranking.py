@@ -31,6 +31,11 @@ ways of one rig is missed by up to 15 % in 80 % of 33 pairs over NVLink (without
 lack memory) and by up to 70 % in 80 % of 17 pairs over PCIe, nearly always in favour of the split
 (benchmarks/choice.py, constants fitted without the rig)."""
 
+EXPERIMENTAL = 0.2
+"""How much faster llama.cpp's tensor split must be predicted than what is not experimental there.
+Its decode of dense models is published as x1.30 to x1.58 of a layer split over two or four cards,
+that of mixtures as x0.70 to x1.00, prompts as x0.35 to x1.42 (llama.cpp pull request 19378)."""
+
 SIMPLICITY = {
     strategy: rank
     for rank, strategy in enumerate(
@@ -83,6 +88,7 @@ def order(
         (s for s in known if _close(s, known[0])),
         key=lambda s: (not holds_all(s.candidate, load), simplicity(s.candidate, host)),
     )
+    lead = _proven(lead, known, load)
     if load.objective is Objective.THROUGHPUT:
         lead = _apart(lead, known, host, load)
     return _led(lead.candidate, known, candidates, host, model, load)
@@ -103,6 +109,29 @@ def _led(
     seen = {id(candidate) for candidate in timed}
     rest = [candidate for candidate in candidates if id(candidate) not in seen]
     return [*timed, *tiers.order(rest, host, model, load.objective)]
+
+
+def experimental(candidate: Candidate) -> bool:
+    """True for the mode that llama.cpp itself calls so."""
+    return candidate.strategy is Strategy.TENSOR_SPLIT
+
+
+def _proven(lead: Standing, known: list[Standing], load: Workload) -> Standing:
+    """The best way that is not experimental, where that is not predicted to be clearly slower."""
+    if not experimental(lead.candidate):
+        return lead
+    room = tiers.steps(round(100 * (1 + EXPERIMENTAL))) - tiers.steps(100)
+    others = (
+        s
+        for s in known
+        if not experimental(s.candidate)
+        and s.cost <= lead.cost * (1 + EXPERIMENTAL)
+        and s.missed <= lead.missed
+        and s.waits <= lead.waits
+        and all(a <= b + room for a, b in zip(s.room, lead.room, strict=True))
+        and (holds_all(s.candidate, load) or not holds_all(lead.candidate, load))
+    )
+    return next(others, lead)
 
 
 def _apart(lead: Standing, known: list[Standing], host: Host, load: Workload) -> Standing:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from multigpu.choice.ranking import CLOSE, engine_size, links_name, missed, service_cost, surplus
+from multigpu.choice.ranking import (
+    CLOSE,
+    engine_size,
+    experimental,
+    links_name,
+    missed,
+    service_cost,
+    surplus,
+)
 from multigpu.hardware import Host
 from multigpu.labels import label
 from multigpu.memory import headroom_tokens
@@ -62,12 +70,21 @@ def _fastest(chosen: Candidate, load: Workload, second: Candidate, host: Host, o
         close = f"{label(second)} is at most {_percent(CLOSE)} faster, and this is simpler"
         return Reason("simplest-of-equals", f"{found}; {close}")
     if mine is not None and other is not None and other < mine and not missed(second, load):
+        if experimental(second):
+            return _before_experiment(found, second, mine / other - 1)
         links = links_name(host, second.gpus[: engine_size(second)])
         miss = f"comparisons with a split over {links} miss by {_percent(surplus(second, host))}"
         more = f"{label(second)} is predicted {_percent(mine / other - 1)} faster, but {miss}"
         hint = f"copies fail one by one; measure both, or pin strategy = '{second.strategy}'"
         return Reason("copies-before-split", f"{found}; {more}", None, hint)
     return Reason("predicted-fastest", f"{found}, the best of {of}")
+
+
+def _before_experiment(found: str, second: Candidate, gain: float) -> Reason:
+    """The experimental mode of llama.cpp is predicted faster, but by too little."""
+    more = f"{label(second)} is predicted {_percent(gain)} faster, but is experimental in llama.cpp"
+    hint = f"measure both, or pin strategy = '{second.strategy}'"
+    return Reason("proven-before-experimental", f"{found}; {more}", None, hint)
 
 
 def _percent(share: float) -> str:

@@ -19,6 +19,7 @@ from multigpu.plan import (
     Strategy,
     Workload,
 )
+from multigpu.speed.arrivals import prompts
 
 CLOSE = "close-second"
 
@@ -116,7 +117,7 @@ def command(plan: Plan) -> Iterator[str]:
         f"--dataset-name random --random-input-len {load.input_tokens}",
         f"--random-output-len {load.output_tokens} --ignore-eos",
         f"--max-concurrency {load.concurrency}",
-        f"--num-prompts {max(8, 4 * load.concurrency)}",
+        f"--num-prompts {prompts(load.concurrency)}",
     ]
     yield from _joined(words)
     if gguf:

@@ -9,12 +9,12 @@ that was free before loading, cut to the rank with the least (`mem_cache/kv_cach
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil, floor
 
 from multigpu import memory as m
 from multigpu.hardware import Gpu, Host
-from multigpu.memo import memo
+from multigpu.memo import changed, memo
 from multigpu.plan import Candidate, LayerCache, Memory, ModelSpec, Wish
 from multigpu.runtimes.vllm_memory import stages
 from multigpu.runtimes.vllm_release import CONTEXT_MIB, MIN_MAX_NUM_SEQS, NCCL_MIB
@@ -168,7 +168,9 @@ def sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Can
     tokens = min(s.tokens(free * static - w) for s, w in zip(shapes, held, strict=True))
     context = workload(model, wish).context
     rows = _rows(gpus, held, shapes, max(tokens, context), free, static, graphs, wish)
-    return replace(
+    if tokens >= context:
+        rows = [changed(row, kv_cache_mib=min(row.kv_cache_mib, _room(row))) for row in rows]
+    return changed(
         candidate,
         memory=tuple(rows),
         kv_tokens=tokens,
@@ -204,7 +206,11 @@ def _rows(
     graphs: float,
     wish: Wish,
 ) -> list[Memory]:
-    """Capacity is what is free of a card; the part that is not static is activations and graphs."""
+    """Capacity is what is free of a card; the part that is not static is activations and graphs.
+
+    The cache is that of `tokens`, rounded up: where they are more than there is room for, the card
+    does not fit.
+    """
     rows = []
     for gpu, weights, shape in zip(gpus, held, shapes, strict=True):
         slack = free * (1 - static)
@@ -218,13 +224,10 @@ def _rows(
             graphs=min(graphs, slack),
             other=m.other_mib(gpu, wish),
         )
-        kv = shape.mib(tokens)
-        room = row.capacity_mib - row.total_mib
-        rows.append(replace(row, kv_cache_mib=float(floor(kv) if kv <= room + 4 else ceil(kv))))
-    return [replace(r, kv_cache_mib=min(r.kv_cache_mib, _room(r))) for r in rows]
+        rows.append(changed(row, kv_cache_mib=float(ceil(shape.mib(tokens)))))
+    return rows
 
 
 def _room(row: Memory) -> float:
-    """What is left for the cache where it is short by rounding alone; else what it needs."""
-    room = row.capacity_mib - (row.total_mib - row.kv_cache_mib)
-    return room if 0 <= row.kv_cache_mib - room <= 4 else row.kv_cache_mib
+    """What is left for the cache: it was cut to it, so it lacks nothing but rounding."""
+    return max(0.0, row.capacity_mib - (row.total_mib - row.kv_cache_mib))

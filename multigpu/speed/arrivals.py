@@ -14,10 +14,9 @@ from dataclasses import dataclass
 # --chunked-prefill-size (server_args.py: 2048 below 35 GB, 4096 below 60, 8192 above).
 LARGE_STEP, SMALL_STEP = 8192, 2048
 LARGE_CARD_MIB = 60 * 1024
-PROMPTS = 1000
-"""Requests of a benchmark: the default of `vllm bench serve --num-prompts` (vllm 0.33,
-vllm/benchmarks/datasets). The first of them start at once and wait for all prompts before them."""
-FEWEST_ROUNDS = 2.0
+MOST_PROMPTS, ROUNDS, FEWEST_ROUNDS = 1000, 20, 2
+"""Requests of a benchmark: 1,000, the default of `vllm bench serve --num-prompts`, fewer where 20
+rounds need fewer. The first of them start at once and wait for all prompts before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +34,15 @@ class Arrivals:
     between: float
 
 
+def prompts(concurrency: int) -> int:
+    """Requests of the benchmark that predictions stand for, and that a page asks to run."""
+    most = max(MOST_PROMPTS, FEWEST_ROUNDS * concurrency)
+    return min(most, ROUNDS * concurrency)
+
+
 def rounds(concurrency: int) -> float:
-    """How often each place of a closed loop is taken in a benchmark of `PROMPTS` requests."""
-    return max(FEWEST_ROUNDS, PROMPTS / concurrency)
+    """How often each place of a closed loop is taken in that benchmark."""
+    return prompts(concurrency) / concurrency
 
 
 def arrivals(running: int, step_requests: float, prompts_first: bool, times: float) -> Arrivals:

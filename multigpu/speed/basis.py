@@ -5,13 +5,15 @@ from __future__ import annotations
 from multigpu.hardware import Host
 from multigpu.plan import Candidate, ModelSpec
 from multigpu.speed.cards import cards
-from multigpu.speed.constants import EXTRAPOLATED
+from multigpu.speed.constants import EXTRAPOLATED, LLAMA_CPP_GFX
 
 RUNTIMES = ("vllm", "sglang", "llama.cpp")
 ROWS = {
     "vllm": "73 published measurements with vLLM and SGLang on NVIDIA cards",
     "vllm-amd": "32 published measurements with vLLM on one pair of R9700",
     "llama.cpp": "30 published measurements with llama.cpp on NVIDIA cards",
+    "llama.cpp-amd": "measurements with llama.cpp on NVIDIA cards, scaled by 6 published ones of "
+    "an RX 7900 XTX and an AI PRO R9700",
 }
 
 
@@ -29,14 +31,17 @@ def doubts(candidate: Candidate, host: Host, model: ModelSpec) -> tuple[str, ...
         found.append("weights in the host's memory: nothing was measured with that")
     if model.lower_bound:
         found.append(f"the model is larger than counted: {'; '.join(model.lower_bound)}")
-    if candidate.runtime != "vllm" and not known.amd.isdisjoint(candidate.gpus):
+    if candidate.runtime == "sglang" and not known.amd.isdisjoint(candidate.gpus):
         found.append(f"nothing was measured with {candidate.runtime} on AMD cards")
     return tuple(found)
 
 
 def reach(candidate: Candidate, host: Host) -> float:
     """1 where cards of this kind were measured, `EXTRAPOLATED` where none was."""
-    return 1.0 if cards(host).far.isdisjoint(candidate.gpus) else EXTRAPOLATED
+    far = cards(host).far.intersection(candidate.gpus)
+    if candidate.runtime == "llama.cpp":
+        far = frozenset(index for index in far if host.gpu(index).gfx not in LLAMA_CPP_GFX)
+    return EXTRAPOLATED if far else 1.0
 
 
 def basis(engine: str, wide: float) -> str:

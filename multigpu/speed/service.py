@@ -52,7 +52,7 @@ class Seats(NamedTuple):
 def engine_name(candidate: Candidate, amd: bool) -> str:
     """The calibrated engine of a candidate; SGLang is taken for vLLM's equal."""
     if candidate.runtime == "llama.cpp":
-        return "llama.cpp"
+        return "llama.cpp-amd" if amd else "llama.cpp"
     return "vllm-amd" if amd else "vllm"
 
 

@@ -85,7 +85,7 @@ def reduce(join: Join, tp: int, size: float, links: Links) -> float:
     elif join.kind == "peer":
         latency = links.peer_us * (tp - 1)
     else:
-        latency = links.staged_us * (tp - 1)
+        latency = max(links.staged_us * log2(tp), links.peer_us * (tp - 1))
     return latency * 1e-6 + _moved(join, tp, size, links)
 
 

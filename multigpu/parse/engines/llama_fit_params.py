@@ -2,7 +2,7 @@
 
 One line a device: its name, then model, context and compute; the last one is the host's
 (`common_fit_print` in common/fit.cpp, 0c1e57098). With `--split-mode tensor` one line, `Meta()`,
-sums all cards.
+stands for all cards: its figures are those of the largest share (H200 standing for several cards).
 """
 
 from __future__ import annotations
