@@ -10,58 +10,23 @@ other tools (choice_rules.py); the questions are in choice_questions.py.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from statistics import mean
 
+from benchmarks.choice_answers import cross_validated, in_sample, left_out, timed
 from benchmarks.choice_questions import Arm, Question, asked
 from benchmarks.choice_rules import RULES, Rule
-from benchmarks.decode_speed import OTHERS, shipped
 from benchmarks.figure import Figure
-from benchmarks.fitting import Constants, fit
-from benchmarks.groundtruth import Group, usable_rows
 from multigpu.choice import ranking
-from multigpu.hardware import Host
+from multigpu.choice.losers import UNSURE
+from multigpu.groups import bonded
 from multigpu.plan import (
     Candidate,
-    Estimate,
-    ModelSpec,
-    Prediction,
-    Wish,
-    Workload,
 )
-from multigpu.speed.service import rates
 
 GOAL_REGRET, GOAL_BEST = 5.0, 80.0
-Predict = Callable[[Candidate, Host, ModelSpec, Workload], Prediction]
-
-
-def ours(question: Question, speed: Predict) -> Arm:
-    """The arm that the planner's ranking puts first."""
-    wish = Wish("choice", question.group.model.name, objective=question.load.objective)
-    ways = timed(question, speed)
-    first = ranking.order(ways, question.group.host, question.group.model, wish, question.load)[0]
-    return next(a for a, c in zip(question.arms, ways, strict=True) if c is first)
-
-
-def timed(question: Question, speed: Predict | None = None) -> list[Candidate]:
-    """The arms as candidates with their predicted speeds; by the package's constants, if none."""
-    return [_timed(arm, question.group, speed or _with(shipped())) for arm in question.arms]
-
-
-def _timed(arm: Arm, group: Group, speed: Predict) -> Candidate:
-    """The arm's engine predicted at its own load; its tokens and requests times the copies."""
-    found = speed(arm.candidate, arm.host, group.model, arm.load)
-    rate = found.decode_tokens_per_s
-    if rate is not None:
-        whole = (rate.value * arm.copies, rate.low * arm.copies, rate.high * arm.copies)
-        running = None if found.running is None else found.running * arm.copies
-        found = replace(found, decode_tokens_per_s=Estimate(*whole), running=running)
-    cards = tuple(range(arm.gpus))
-    return replace(
-        arm.candidate, gpus=cards, replicas=arm.candidate.replicas * arm.copies, predicted=found
-    )
 
 
 @dataclass(frozen=True)
@@ -82,38 +47,83 @@ def outcomes(choose: Rule) -> list[Outcome]:
     return [Outcome(question, choose(question)) for question in asked()]
 
 
-def in_sample(question: Question) -> Arm:
-    """With the constants of the package, which have seen the rig."""
-    return ours(question, _with(shipped()))
+@dataclass(frozen=True)
+class Miss:
+    """A split and smaller engines on as many cards: how much the prediction favours the split.
+
+    `favour` is the predicted ratio of their output over the measured one. `holds` where the smaller
+    engines are predicted to hold all requests: `ranking.SURPLUS` is for those.
+    """
+
+    bonded: bool
+    holds: bool
+    favour: float
 
 
-def cross_validated(question: Question) -> Arm:
-    """With constants that were fitted to all rigs but the question's."""
-    return ours(question, _left_out(question.group.rows[0].rig))
+def split_misses() -> list[Miss]:
+    """Every such pair of the questions for throughput, predicted without the rig."""
+    found = []
+    for question in asked():
+        if question.name != "throughput":
+            continue
+        ways = timed(question, left_out(question.group.rows[0].rig))
+        arms = list(zip(question.arms, ways, strict=True))
+        found += [_miss(question, split, apart) for split in arms for apart in arms]
+    return [miss for miss in found if miss is not None]
 
 
-@cache
-def _left_out(rig: str) -> Predict:
-    kept = [row for row in usable_rows() if row.rig != rig and row.runtime not in OTHERS]
-    return _with(fit(kept))
+def _miss(
+    question: Question, split: tuple[Arm, Candidate], apart: tuple[Arm, Candidate]
+) -> Miss | None:
+    (arm, way), (smaller, copies) = split, apart
+    size, load = ranking.engine_size(way), question.load
+    if ranking.engine_size(copies) >= size or len(copies.gpus) < len(way.gpus):
+        return None
+    ours, theirs = (ranking.service_cost(one, load) for one in (way, copies))
+    if ours is None or theirs is None:
+        return None
+    favour = theirs / ours * question.value(smaller) / question.value(arm)
+    joined = bonded(question.group.host, way.gpus[:size])
+    return Miss(joined, ranking.holds_all(copies, load), favour)
 
 
-def _with(constants: Constants) -> Predict:
-    """The cost model with these constants; runtimes that are not served are taken for vLLM."""
+def swaps(unsure: float) -> tuple[int, int, int, int]:
+    """Pairs of ways that predictions hold within `unsure`, and beyond it, and how many of each
+    stand the other way round when measured; each question without a bound, without its rig.
+    """
+    counts = [0, 0, 0, 0]
+    for question in asked():
+        if question.load.tpot_ms is not None:
+            continue
+        ways = timed(question, left_out(question.group.rows[0].rig))
+        costs = [ranking.service_cost(way, question.load) for way in ways]
+        for (a, x), (b, y) in combinations(zip(question.arms, costs, strict=True), 2):
+            if x is None or y is None:
+                continue
+            beyond = 2 * (max(x, y) >= min(x, y) * (1 + unsure))
+            counts[beyond] += 1
+            counts[beyond + 1] += (x < y) != (question.value(a) > question.value(b))
+    return counts[0], counts[1], counts[2], counts[3]
 
-    def speed(way: Candidate, host: Host, model: ModelSpec, load: Workload) -> Prediction:
-        found = rates(way, host, model, load, constants.engines, constants.links)
-        if found is None:
-            return Prediction(unknown=("no GPU data",))
-        rate, prefill = _exactly(found.decode_tokens_per_s), _exactly(found.prefill_tokens_per_s)
-        first, each = _exactly(found.ttft_ms), _exactly(found.tpot_ms)
-        return Prediction(rate, prefill, first, each, found.running)
 
-    return speed
+def _swaps_line(unsure: float) -> str:
+    near, swapped, far, wrong = swaps(unsure)
+    return (
+        f"of {near} pairs within {unsure:.0%} {swapped} stand the other way round when measured, "
+        f"of {far} beyond it {wrong}"
+    )
 
 
-def _exactly(value: float) -> Estimate:
-    return Estimate(value, value, value)
+def _surplus_line(misses: Sequence[Miss], linked: bool) -> str:
+    """`PCIe: of 13 pairs ... the split is favoured by more than 50 % in 1, at most 72 %`."""
+    some = [m.favour - 1 for m in misses if m.bonded is linked and m.holds]
+    least = ranking.SURPLUS[linked]
+    more = sum(over > least for over in some)
+    name = "NVLink or XGMI" if linked else "PCIe"
+    return (
+        f"{name}: of {len(some)} pairs whose smaller engines hold all requests the split is "
+        f"favoured by more than {least:.0%} in {more}, by {max(some, default=0):.0%} at most"
+    )
 
 
 def summary(found: Sequence[Outcome]) -> tuple[float, float, int]:
@@ -190,6 +200,11 @@ def main(arguments: Sequence[str] = ()) -> int:
     print(f"{'':26} {'all':>22} |{'consumer':>22} |{'data centre':>22}")
     for name, choose in {**ways, **RULES}.items():
         print(_row(name, outcomes(choose)))
+    print()
+    misses = split_misses()
+    for linked in ranking.SURPLUS:
+        print(_surplus_line(misses, linked))
+    print(_swaps_line(UNSURE))
     print()
     for outcome in outcomes(cross_validated):
         if outcome.arm is not None and ("--all" in arguments or outcome.regret):

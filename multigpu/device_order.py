@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 
 from multigpu.hardware import Gpu, Host
 from multigpu.memo import memo
-from multigpu.nearness import apart
+from multigpu.nearness import APART_UNKNOWN, all_apart
 
 Ranks = tuple[int, ...]
 MANY = 1 << 16
@@ -39,7 +39,10 @@ def _ordered(host: Host) -> list[int]:
         ranks.append(ranks[-1] + (a != b))
     if len(set(ranks)) >= len(order):
         return order
-    near = tuple([apart(host, a, b) for a, b in combinations(order, 2)])
+    known = all_apart(host)
+    near = tuple(
+        [known.get((a, b) if a < b else (b, a), APART_UNKNOWN) for a, b in combinations(order, 2)]
+    )
     if min(near) == max(near):
         return order
     return [order[i] for i in _told_apart(near, tuple(ranks))]

@@ -29,7 +29,11 @@ def rounded(value: float) -> str:
     """Two digits that mean something, three from 100 on: `4.1`, `41`, `413`, `4,130`."""
     if value <= 0:
         return "0"
+    if 10 <= value < 100:
+        return str(round(value))
     digits = (3 if value >= 100 else 2) - 1 - floor(log10(value))
+    if digits <= 0:
+        return f"{round(value, digits):,.0f}"
     return f"{round(value, digits):,.{max(digits, 0)}f}"
 
 

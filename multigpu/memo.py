@@ -28,9 +28,11 @@ def changed(owner: Frozen, **changes: object) -> Frozen:
     `object.__setattr__`; here the fields are copied at once. Raises TypeError for an unknown field.
     """
     fields = owner.__dict__
-    if not changes.keys() <= fields.keys():
-        raise TypeError(f"{type(owner).__name__} has no {sorted(changes.keys() - fields.keys())}")
     made = object.__new__(type(owner))
-    made.__dict__.update(fields, **changes)
-    made.__dict__.pop("_memo", None)
+    own = made.__dict__
+    own.update(fields)
+    own.update(changes)
+    if len(own) > len(fields):
+        raise TypeError(f"{type(owner).__name__} has no {sorted(changes.keys() - fields.keys())}")
+    own.pop("_memo", None)
     return made

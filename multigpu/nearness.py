@@ -30,16 +30,16 @@ def _distance(is_bonded: bool, path: Path | None) -> int:
 
 def between(host: Host, indices: Sequence[int]) -> tuple[int, ...]:
     """`apart` of all pairs, in the order of `combinations`; indices ascend."""
-    known = _apart(host)
+    known = all_apart(host)
     return tuple([known.get(pair, APART_UNKNOWN) for pair in combinations(indices, 2)])
 
 
 def apart(host: Host, a: int, b: int) -> int:
     """The distance in halves: of pairs as near as each other, one with peer access is nearer."""
-    return _apart(host).get((a, b) if a < b else (b, a), APART_UNKNOWN)
+    return all_apart(host).get((a, b) if a < b else (b, a), APART_UNKNOWN)
 
 
-def _apart(host: Host) -> dict[tuple[int, int], int]:
+def all_apart(host: Host) -> dict[tuple[int, int], int]:
     """`apart` of every pair (a < b) that the topology shows, made once per host."""
     known = memo(host)
     if "apart" not in known:

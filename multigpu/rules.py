@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Any
 
-from multigpu.hardware import Gpu, Host
+from multigpu.hardware import Gpu, Host, Vendor
 from multigpu.labels import cards, gib, of, size
 from multigpu.memo import memo
 from multigpu.plan import Candidate, Memory, ModelSpec, Reason, Strategy, Wish, Workload
@@ -22,7 +22,8 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
         yield from pinned(candidate, wish)
     if len(host.usable) < len(host.gpus):
         yield from usable(candidate, host)
-    yield from one_vendor(candidate, host, wish)
+    if len(_vendors(host)) > 1:
+        yield from one_vendor(candidate, host, wish)
     if wish.devices is not None:
         yield from device_names(candidate, wish)
     if wish.context is not None:
@@ -64,6 +65,15 @@ def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value)
     return str(value)
+
+
+def _vendors(host: Host) -> frozenset[Vendor]:
+    """Of all cards, kept with the host."""
+    known = memo(host)
+    if "vendors" not in known:
+        known["vendors"] = frozenset([gpu.vendor for gpu in host.gpus])
+    found: frozenset[Vendor] = known["vendors"]
+    return found
 
 
 def usable(candidate: Candidate, host: Host) -> Iterator[Reason]:
@@ -124,7 +134,7 @@ def context_length(model: ModelSpec, wish: Wish) -> Iterator[Reason]:
 
 def memory_fit(candidate: Candidate) -> Iterator[Reason]:
     """Every card must hold its share; the card that lacks most is named."""
-    if all(memory.fits for memory in candidate.memory):
+    if all([memory.fits for memory in candidate.memory]):
         return
     index, worst = max(
         zip(candidate.gpus, candidate.memory, strict=True),

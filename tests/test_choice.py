@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.choice import in_sample
+from benchmarks.choice_answers import in_sample
 from benchmarks.choice_questions import Question, asked
 from benchmarks.groundtruth import TABLE
 from multigpu.choice import ranking
+from multigpu.choice.assumptions import assumptions
 from multigpu.choice.doubts import bounds, doubts
 from multigpu.choice.losers import RANKED, Contest
 from multigpu.choice.ranking import CLOSE, order
@@ -429,3 +430,12 @@ def test_an_experimental_split_must_be_clearly_faster_than_what_is_proven() -> N
     assert ranked(roomy, nearly, work=load(CONTEXT))[0] is nearly
     small = team(speed(20), **layers, context_limit=30_000, kv_tokens=30_000)
     assert ranked(roomy, small, work=load(CONTEXT))[0] is roomy
+
+
+def test_a_cache_smaller_than_the_longest_request_is_explained() -> None:
+    """A sliding window keeps the end of a request; vLLM counts tokens of full layers."""
+    for cached, told in ((29_088, True), (120_000, False)):
+        way = one(speed(20), kv_tokens=cached, max_model_len=100_000)
+        said = " ".join(assumptions(way, TWO, MODEL, Wish("chat", "m"), load()))
+        assert ("29,088 cached tokens hold a request of 100,000" in said) is told
+        assert ("sliding window" in said) is told

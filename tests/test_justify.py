@@ -82,6 +82,13 @@ def test_a_split_of_a_model_that_fits_one_card_says_what_it_costs() -> None:
     assert "980 tok/s at 16 requests against 700 split, the split costs 29 % of that" in cost
 
 
+def test_a_plan_that_is_not_split_is_not_said_to_be() -> None:
+    for rivals in ([(SPLIT, LOWER), (APART, LOWER)], [(SPLIT, LOWER)]):
+        said = " ".join(judged(ONE, *rivals).sentences)
+        assert "It is split" not in said
+        assert ("A split would cost 29 % of the output" in said) is (len(rivals) == 2)
+
+
 def test_a_split_that_beats_copies_costs_nothing() -> None:
     found = judged(SPLIT, (ONE, LOWER), (copies(speed(30, rate=550)), LOWER))
     assert any(text.startswith("Splitting costs nothing here") for text in found.sentences)

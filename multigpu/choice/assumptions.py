@@ -17,6 +17,12 @@ def assumptions(
     yield _requests(wish, load)
     if wish.context is None:
         yield f"No context was wished: planned for {load.context:,} tokens."
+    longest = chosen.max_model_len
+    if chosen.kv_tokens is not None and longest is not None and chosen.kv_tokens < longest:
+        yield (
+            f"{chosen.kv_tokens:,} cached tokens hold a request of {longest:,}, because layers "
+            "with a sliding window keep only the end of it."
+        )
     sizes = "tensor headers or file sizes" if model.weights_exact else "the shapes in its config"
     yield f"Weights are sized by {sizes}."
     if any(memory.other_mib >= 1 for memory in chosen.memory):

@@ -103,7 +103,10 @@ def _sides(plan: Plan, speed: Speed) -> Sides:
 
 def _comparable(item: Rejected) -> bool:
     """It holds, or only a pin of the operator stands against it."""
-    if not all(reason.rule in (*RANKED, "pinned") for reason in item.reasons):
+    # What only ranks lower was asked already whether it fits.
+    if item.reasons[0].rule in RANKED:
+        return True
+    if not all(reason.rule == "pinned" for reason in item.reasons):
         return False
     return bool(item.candidate.memory) and all(card.fits for card in item.candidate.memory)
 

@@ -31,7 +31,7 @@ def sentences(
     yield _verdict_sentence(made, plan)
     if made.verdict != "needed":
         yield from _numbers(made)
-        yield from _cost_of_splitting(sides, rates, made.concurrency)
+        yield from _cost_of_splitting(plan.chosen, sides, rates, made.concurrency)
     if made.verdict != "needed" or plan.model.weights_mib * 2 < _room(made):
         yield _carry(made)
 
@@ -112,22 +112,28 @@ def _times(ratio: float, what: str, *, exact: bool) -> str:
 
 
 def _cost_of_splitting(
-    sides: Sides, rates: Sequence[float | None], concurrency: int
+    chosen: Candidate, sides: Sides, rates: Sequence[float | None], concurrency: int
 ) -> Iterator[str]:
     """A model that fits one card is not split without saying what copies would give instead."""
+    is_split = len(chosen.gpus) > chosen.replicas
     several, copies = sides.several, sides.copies
     if several is None or several.replicas == len(several.gpus) or sides.one is None:
         return
     split, copied = rates[0], rates[2]
     if copies is None or split is None or copied is None:
-        yield "It is split although one card holds it: what copies would give is not known."
+        if is_split:
+            yield "It is split although one card holds it: what copies would give is not known."
         return
     gives = f"{rounded(copied)} tok/s at {concurrency} requests against {rounded(split)} split"
     if 1 / (1 + UNSURE) < copied / split < 1 + UNSURE:
         yield f"Splitting or not is the same within the uncertainty: {label(copies)} gives {gives}."
     elif copied > split:
-        cost = f"the split costs {1 - split / copied:.0%} of that".replace("%", " %")
-        yield f"It is split although one card holds it: {label(copies)} gives {gives}, {cost}."
+        share = f"{1 - split / copied:.0%}".replace("%", " %")
+        if is_split:
+            said = f"It is split although one card holds it: {label(copies)} gives {gives}"
+            yield f"{said}, the split costs {share} of that."
+        else:
+            yield f"A split would cost {share} of the output: {label(copies)} gives {gives}."
     else:
         yield f"Splitting costs nothing here: {label(copies)} gives {gives}."
 

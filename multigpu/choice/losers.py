@@ -37,8 +37,8 @@ from multigpu.plan import (
 
 UNSURE = 0.15
 """Predictions of one rig that differ by less may change places when both are measured: of 7 pairs
-of measured ways within it 3 stand the other way round, of 130 pairs beyond it 8
-(benchmarks/choice.py, constants fitted without the rig)."""
+of measured ways within it 2 stand the other way round, of 130 pairs beyond it 8 (`swaps` of
+benchmarks/choice.py, constants fitted without the rig)."""
 RANKED = ("ranked-lower", "close-second")
 """Rules of candidates that hold and lost to a better one."""
 

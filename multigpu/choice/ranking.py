@@ -26,10 +26,9 @@ CLOSE = 0.05
 
 SURPLUS = {True: 0.15, False: 0.5}
 """How much faster a split must be predicted than smaller engines that hold all requests, over
-NVLink or XGMI (True) and over PCIe. Copies of an engine scale with certainty; the ratio between
-ways of one rig is missed by up to 15 % in 80 % of 33 pairs over NVLink (without those whose copies
-lack memory) and by up to 70 % in 80 % of 17 pairs over PCIe, nearly always in favour of the split
-(benchmarks/choice.py, constants fitted without the rig)."""
+NVLink or XGMI (True) and over PCIe. Copies of an engine scale with certainty; predictions favour
+the split. By more than that they favour 0 of 45 pairs over NVLink or XGMI and 2 of 13 pairs over
+PCIe (`split_misses` of benchmarks/choice.py, constants fitted without the rig)."""
 
 EXPERIMENTAL = 0.2
 """How much faster llama.cpp's tensor split must be predicted than what is not experimental there.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from multigpu.labels import counted, rounded, spread
 from multigpu.plan import Candidate, Estimate, Objective, Prediction, Workload
 
@@ -30,6 +32,7 @@ def per_second(tpot_ms: Estimate) -> Estimate:
     return Estimate(1000 / tpot_ms.value, 1000 / tpot_ms.high, 1000 / tpot_ms.low)
 
 
+@lru_cache(maxsize=8192)
 def span(estimate: Estimate) -> str:
     """`41 (30 to 50)`, and the value alone where the range is empty."""
     text = rounded(estimate.value)

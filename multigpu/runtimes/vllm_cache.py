@@ -53,7 +53,9 @@ class Layout:
 
     def blocks(self, context: int, in_flight: int) -> int:
         """Blocks of one request of `context` tokens."""
-        return sum(bucket.blocks(context, in_flight) for bucket in self.buckets)
+        if len(self.buckets) == 1:
+            return self.buckets[0].blocks(context, in_flight)
+        return sum([bucket.blocks(context, in_flight) for bucket in self.buckets])
 
     def request_mib(self, context: int, in_flight: int) -> float:
         """The cache of one request of `context` tokens, in MiB."""

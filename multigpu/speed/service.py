@@ -20,8 +20,8 @@ from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
 from multigpu.speed.steps import UBATCH, Stage, prompt, step
 from multigpu.speed.work import MIB, Work, element_bytes, work
 
-KEPT = 16384
-"""Engines whose times are kept with a model; beyond, all are worked out anew."""
+KEPT, KEPT_LOADS = 16384, 64
+"""Engines and workloads whose times are kept with a model; beyond, all are worked out anew."""
 SHARDED = (Strategy.TENSOR_PARALLEL, Strategy.TENSOR_PIPELINE_PARALLEL, Strategy.TENSOR_SPLIT)
 
 
@@ -66,28 +66,27 @@ def rates(
 ) -> Rates | None:
     """The speed of a candidate, or None when a card has no data."""
     known = cards(host)
-    group = [known.by_index.get(index) for index in candidate.gpus]
-    some = [card for card in group if card is not None]
-    if len(some) != len(group) or not some:
+    some = [card for i in candidate.gpus if (card := known.by_index.get(i)) is not None]
+    if len(some) != len(candidate.gpus) or not some:
         return None
     engine = engines[engine_name(candidate, some[0].amd)]
     rank = work(model, tensor_size(candidate), element_bytes(load.kv_cache_dtype))
     copies = max(1, candidate.replicas)
-    size = len(group) // copies
-    kept = _kept(model) if engines is ENGINES and links is LINKS else {}
+    size = len(some) // copies
+    kept = _kept(model, load) if engines is ENGINES and links is LINKS else {}
     # Replicas on like cards that are joined alike and take as many requests are timed once.
     each: dict[tuple[object, ...], Rates] = {}
     times = []
     share, more = divmod(load.concurrency, copies)
     for i in range(copies):
         part = slice(i * size, (i + 1) * size)
-        joined = known.join(candidate.gpus[part]) if size > 1 else None
+        joined = known.join(candidate.gpus[part]) if copies > 1 and size > 1 else None
         taken = share + (i < more)
-        kind = (taken, *(id(card) for card in some[part]), joined)
+        kind = (taken, *some[part], joined)
         if kind not in each:
             indices = candidate.gpus[part]
             seats = _seats(candidate, candidate.memory[part], rank, load, size, taken)
-            key = (*_way(candidate, known, indices), load, seats, taken)
+            key = (*_way(candidate, known, indices), seats, taken)
             found = kept.get(key)
             if found is None:
                 stages = _stages(candidate, known, indices, rank, engine, model)
@@ -97,9 +96,15 @@ def rates(
     return times[0] if copies == 1 else _together(times, load)
 
 
-def _kept(model: ModelSpec) -> dict[tuple[object, ...], Rates]:
+def _kept(model: ModelSpec, load: Workload) -> dict[tuple[object, ...], Rates]:
     """What engines over like cards give, of any hosts: it follows from the key alone."""
-    found: dict[tuple[object, ...], Rates] = memo(model).setdefault("speed-engines", {})
+    loads: dict[Workload, dict[tuple[object, ...], Rates]]
+    loads = memo(model).setdefault("speed-engines", {})
+    found = loads.get(load)
+    if found is None:
+        if len(loads) >= KEPT_LOADS:
+            loads.clear()
+        found = loads[load] = {}
     if len(found) >= KEPT:
         found.clear()
     return found
