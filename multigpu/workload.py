@@ -53,7 +53,7 @@ def _context(wish: Wish, model: ModelSpec) -> int:
 
 def _too_long(wish: Wish, context: int, given: int) -> str:
     """One line: what a request takes, what there is, what to do."""
-    output = wish.output_tokens or OUTPUT_TOKENS
+    output = wish.output_tokens or (OUTPUT_TOKENS if wish.input_tokens else 1)
     found = f"a request of {given:,} input and {output:,} output tokens"
     whose = "the context" if wish.context else "the model's context"
     raised = f", or raise context to {given + output}" if wish.context else ""

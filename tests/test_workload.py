@@ -39,6 +39,7 @@ def test_the_default_context_never_exceeds_the_models_own() -> None:
     [
         ({"input_tokens": 30_000, "context": 8192}, "raise context to 30256"),
         ({"output_tokens": 9_000, "context": 8192}, "9,000 output tokens is longer than the cont"),
+        ({"context": 1}, "raise context to 2"),
         ({"input_tokens": 300_000}, "the model's context of 131,072: lower input_tokens"),
     ],
 )
