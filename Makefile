@@ -32,8 +32,9 @@ lab: setup  ## two real systemd hosts with simulated GPUs (root)
 lab-down: setup  ## remove the lab without a trace
 	@$(BIN)/python tests/lab/lab.py down
 
-docs: setup  ## pages that are written from the code: docs/rules.md, tests/pages/
+docs: setup  ## pages that are written from the code: rules, the example of plan-json, tests/pages/
 	@$(BIN)/python scripts/rules_page.py
+	@$(BIN)/python scripts/plan_json_page.py
 	@$(BIN)/python -m tests.pages
 
 test: setup lint types  ## everything; the lab where it can run

@@ -2,219 +2,31 @@
 
     python -m benchmarks.choice [--all]
 
-Arms are ways of serving that were measured on one rig with one model and one workload. Questions
-are: the shortest request (latency), the most output tokens per second of the rig (throughput), and
-the same under a bound on the time per output token, where some arms meet it and others do not. For
-throughput an arm on a part of the cards is repeated over the others, and replicas are taken to be
-linear, each with the row's own concurrency (planning.md, section 3). Regret is the share lost
-against the best arm; an arm that misses the bound loses all.
-
 The planner's own ranking (`multigpu.choice.ranking.order`) chooses by predictions; cross-validated
-ones use constants that were fitted without the rig in question. The fixed rules are those of other
-tools: all cards in one tensor parallel group, the smallest group repeated, the fewest cards, and
-llama.cpp's default (layers over all cards).
+ones use constants that were fitted without the rig in question. Beside it stand the fixed rules of
+other tools (choice_rules.py); the questions are in choice_questions.py.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean
 
-from benchmarks.decode_speed import OTHERS, shipped
+from benchmarks.choice_answers import cross_validated, in_sample, left_out, timed
+from benchmarks.choice_questions import Arm, Question, asked
+from benchmarks.choice_rules import RULES, Rule
 from benchmarks.figure import Figure
-from benchmarks.fitting import Constants, fit
-from benchmarks.groundtruth import Group, Row, groups, usable_rows
 from multigpu.choice import ranking
 from multigpu.choice.losers import UNSURE
 from multigpu.groups import bonded
-from multigpu.hardware import Host
 from multigpu.plan import (
     Candidate,
-    Estimate,
-    ModelSpec,
-    Objective,
-    Prediction,
-    Strategy,
-    Wish,
-    Workload,
 )
-from multigpu.speed.service import rates
 
-BOUNDS_MS = (10.0, 20.0, 40.0, 80.0)
 GOAL_REGRET, GOAL_BEST = 5.0, 80.0
-Predict = Callable[[Candidate, Host, ModelSpec, Workload], Prediction]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One measured way, `copies` times on the rig; `rate` is tokens/s of all copies."""
-
-    candidate: Candidate
-    host: Host
-    load: Workload
-    copies: int
-    rate: float
-    request_ms: float
-    tpot_ms: float | None
-
-    @property
-    def gpus(self) -> int:
-        """Cards in use."""
-        return len(self.candidate.gpus) * self.copies
-
-    @property
-    def way(self) -> tuple[int, int, int, Strategy]:
-        """What makes two rows the same way of serving."""
-        one = self.candidate
-        sizes = (one.tensor_parallel_size, one.pipeline_parallel_size)
-        split = one.strategy if one.replicas == 1 and self.copies == 1 else Strategy.REPLICAS
-        return (*sizes, one.replicas * self.copies, split)
-
-    @property
-    def label(self) -> str:
-        """`4 x TP2`, `PP8`, `layer_split`."""
-        one, count = self.candidate, self.candidate.replicas * self.copies
-        name = f"TP{one.tensor_parallel_size}"
-        if one.pipeline_parallel_size > 1:
-            name = f"PP{one.pipeline_parallel_size}"
-        if one.strategy in (Strategy.LAYER_SPLIT, Strategy.TENSOR_SPLIT):
-            name = str(one.strategy)
-        return f"{count} x {name}" if count > 1 else name
-
-
-@dataclass(frozen=True)
-class Question:
-    """One choice to make. `load` carries the objective and the bound."""
-
-    group: Group
-    name: str
-    load: Workload
-    arms: tuple[Arm, ...]
-
-    def value(self, arm: Arm) -> float:
-        """What the arm is worth by measurement: requests or tokens per second, 0 beyond a bound."""
-        bound = self.load.tpot_ms
-        if bound is not None and (arm.tpot_ms is None or arm.tpot_ms > bound):
-            return 0.0
-        return 1 / arm.request_ms if self.load.objective is Objective.LATENCY else arm.rate
-
-    def regret(self, arm: Arm) -> float:
-        """The share that is lost with this arm."""
-        return 1 - self.value(arm) / max(self.value(other) for other in self.arms)
-
-
-def questions() -> Iterator[Question]:
-    """Every question that the table answers and whose answer is not the same for all arms."""
-    for group in groups():
-        arms = [arm for row in group.rows if (arm := _arm(row)) is not None]
-        latency = replace(group.load, objective=Objective.LATENCY)
-        throughput = replace(group.load, objective=Objective.THROUGHPUT)
-        repeated = _distinct([_repeated(arm, len(group.host.gpus)) for arm in arms])
-        yield from _asked(group, "latency", latency, _distinct(arms))
-        yield from _asked(group, "throughput", throughput, repeated)
-        for bound in BOUNDS_MS:
-            if any(a.tpot_ms is None for a in repeated) or not _parts(repeated, bound):
-                continue
-            load = replace(throughput, tpot_ms=bound)
-            yield from _asked(group, f"tpot <= {bound:.0f} ms", load, repeated)
-
-
-def _asked(group: Group, name: str, load: Workload, arms: Sequence[Arm]) -> Iterator[Question]:
-    if len(arms) > 1:
-        yield Question(group, name, load, tuple(arms))
-
-
-def _parts(arms: Sequence[Arm], bound: float) -> bool:
-    """True where some arms meet the bound and others miss it."""
-    return 0 < sum((arm.tpot_ms or 0) <= bound for arm in arms) < len(arms)
-
-
-def _arm(row: Row) -> Arm | None:
-    rate, load = row.measured.decode_tokens_per_s, row.load
-    if row.candidate is None or row.host is None or load is None or not rate:
-        return None
-    request = 1000 * load.concurrency * load.output_tokens / rate
-    return Arm(row.candidate, row.host, load, 1, rate, request, row.measured.tpot_ms)
-
-
-def _repeated(arm: Arm, cards: int) -> Arm:
-    copies = max(1, cards // len(arm.candidate.gpus))
-    return replace(arm, copies=copies, rate=arm.rate * copies)
-
-
-def _distinct(arms: Sequence[Arm]) -> list[Arm]:
-    """One arm a way: measured as a whole before repeated ones, and the best sitting of equals."""
-    found: dict[object, Arm] = {}
-    for arm in sorted(arms, key=lambda a: (a.copies, -a.rate)):
-        found.setdefault(arm.way, arm)
-    return list(found.values())
-
-
-def ours(question: Question, speed: Predict) -> Arm:
-    """The arm that the planner's ranking puts first."""
-    wish = Wish("choice", question.group.model.name, objective=question.load.objective)
-    ways = timed(question, speed)
-    first = ranking.order(ways, question.group.host, question.group.model, wish, question.load)[0]
-    return next(a for a, c in zip(question.arms, ways, strict=True) if c is first)
-
-
-def timed(question: Question, speed: Predict | None = None) -> list[Candidate]:
-    """The arms as candidates with their predicted speeds; by the package's constants, if none."""
-    return [_timed(arm, question.group, speed or _with(shipped())) for arm in question.arms]
-
-
-def _timed(arm: Arm, group: Group, speed: Predict) -> Candidate:
-    """The arm's engine predicted at its own load; its tokens and requests times the copies."""
-    found = speed(arm.candidate, arm.host, group.model, arm.load)
-    rate = found.decode_tokens_per_s
-    if rate is not None:
-        whole = (rate.value * arm.copies, rate.low * arm.copies, rate.high * arm.copies)
-        running = None if found.running is None else found.running * arm.copies
-        found = replace(found, decode_tokens_per_s=Estimate(*whole), running=running)
-    cards = tuple(range(arm.gpus))
-    return replace(
-        arm.candidate, gpus=cards, replicas=arm.candidate.replicas * arm.copies, predicted=found
-    )
-
-
-Rule = Callable[[Question], Arm | None]
-
-
-def max_tp(question: Question) -> Arm:
-    """One tensor parallel group over as many cards as there are."""
-    return max(question.arms, key=lambda a: (a.candidate.tensor_parallel_size, a.gpus))
-
-
-def min_tp(question: Question) -> Arm:
-    """The smallest group, as often as the cards allow."""
-    one = [
-        (a.candidate.tensor_parallel_size * a.candidate.pipeline_parallel_size, -a.gpus)
-        for a in question.arms
-    ]
-    return question.arms[one.index(min(one))]
-
-
-def fewest(question: Question) -> Arm:
-    """As few cards as hold the model, the others idle."""
-    return min(question.arms, key=lambda a: (len(a.candidate.gpus), a.gpus))
-
-
-def layers(question: Question) -> Arm | None:
-    """llama.cpp's default where it was measured: layers over all cards, or stages of a pipeline."""
-    kinds = (Strategy.LAYER_SPLIT, Strategy.PIPELINE_PARALLEL)
-    return next((a for a in question.arms if a.candidate.strategy in kinds), None)
-
-
-RULES: dict[str, Rule] = {
-    "max TP": max_tp,
-    "min TP": min_tp,
-    "fewest GPUs": fewest,
-    "layer split": layers,
-}
 
 
 @dataclass(frozen=True)
@@ -233,46 +45,6 @@ class Outcome:
 def outcomes(choose: Rule) -> list[Outcome]:
     """The choice for every question."""
     return [Outcome(question, choose(question)) for question in asked()]
-
-
-@cache
-def asked() -> tuple[Question, ...]:
-    """The questions, made once."""
-    return tuple(questions())
-
-
-def in_sample(question: Question) -> Arm:
-    """With the constants of the package, which have seen the rig."""
-    return ours(question, _with(shipped()))
-
-
-def cross_validated(question: Question) -> Arm:
-    """With constants that were fitted to all rigs but the question's."""
-    return ours(question, _left_out(question.group.rows[0].rig))
-
-
-@cache
-def _left_out(rig: str) -> Predict:
-    kept = [row for row in usable_rows() if row.rig != rig and row.runtime not in OTHERS]
-    return _with(fit(kept))
-
-
-def _with(constants: Constants) -> Predict:
-    """The cost model with these constants; runtimes that are not served are taken for vLLM."""
-
-    def speed(way: Candidate, host: Host, model: ModelSpec, load: Workload) -> Prediction:
-        found = rates(way, host, model, load, constants.engines, constants.links)
-        if found is None:
-            return Prediction(unknown=("no GPU data",))
-        rate, prefill = _exactly(found.decode_tokens_per_s), _exactly(found.prefill_tokens_per_s)
-        first, each = _exactly(found.ttft_ms), _exactly(found.tpot_ms)
-        return Prediction(rate, prefill, first, each, found.running)
-
-    return speed
-
-
-def _exactly(value: float) -> Estimate:
-    return Estimate(value, value, value)
 
 
 @dataclass(frozen=True)
@@ -294,7 +66,7 @@ def split_misses() -> list[Miss]:
     for question in asked():
         if question.name != "throughput":
             continue
-        ways = timed(question, _left_out(question.group.rows[0].rig))
+        ways = timed(question, left_out(question.group.rows[0].rig))
         arms = list(zip(question.arms, ways, strict=True))
         found += [_miss(question, split, apart) for split in arms for apart in arms]
     return [miss for miss in found if miss is not None]
@@ -323,7 +95,7 @@ def swaps(unsure: float) -> tuple[int, int, int, int]:
     for question in asked():
         if question.load.tpot_ms is not None:
             continue
-        ways = timed(question, _left_out(question.group.rows[0].rig))
+        ways = timed(question, left_out(question.group.rows[0].rig))
         costs = [ranking.service_cost(way, question.load) for way in ways]
         for (a, x), (b, y) in combinations(zip(question.arms, costs, strict=True), 2):
             if x is None or y is None:

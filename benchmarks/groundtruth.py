@@ -16,18 +16,15 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from benchmarks.groundtruth_lines import TABLE, Measured, loads_of, number, table
+from benchmarks.groundtruth_lines import TABLE, Measured, loads_of, table
 from benchmarks.groundtruth_models import model_for
 from benchmarks.groundtruth_rigs import host_for, machine_of, rig_of
-from multigpu.errors import MultigpuError
+from benchmarks.groundtruth_ways import runtime_of, sized, utilization_of, way_of
 from multigpu.hardware import Host
-from multigpu.plan import Candidate, ModelSpec, Strategy, Wish, Workload
-from multigpu.runtimes import runtime
+from multigpu.plan import Candidate, ModelSpec, Workload
 
 __all__ = ["TABLE", "Group", "Measured", "Row", "groups", "rows", "sized", "table", "usable_rows"]
 
-# A runtime of the table that the planner does not render; its memory is sized as vLLM's.
-STAND_IN = {"trtllm": "vllm"}
 SPECULATIVE = re.compile(r"\bmtp\b|dflash|eagle|spec-?decode|speculative", re.I)
 
 
@@ -109,8 +106,7 @@ def _group(name: str, of: list[Row]) -> Group | None:
 
 def _rows(raw: dict[str, str]) -> Iterator[Row]:
     """One row per workload that a line of the table holds."""
-    flags = raw["runtime_flags"]
-    name = _runtime(raw)
+    name = runtime_of(raw)
     host, host_reasons = host_for(raw)
     model, config, model_reasons = model_for(raw)
     base = Row(
@@ -133,14 +129,20 @@ def _rows(raw: dict[str, str]) -> Iterator[Row]:
             reasons=(*base.reasons, *reasons),
             assumed=assumed,
         )
-        yield _placed(row, raw, flags)
+        yield _placed(row, raw)
 
 
-def _placed(row: Row, raw: dict[str, str], flags: str) -> Row:
+def _placed(row: Row, raw: dict[str, str]) -> Row:
     """With the candidate that was run, sized as the planner sizes it."""
     if row.host is None or row.model is None or row.load is None:
         return row
-    candidate = sized(_way(row, raw, flags), row.host, row.model, row.load, _utilization(raw))
+    candidate = sized(
+        way_of(row.runtime, row.host, row.assumed, raw),
+        row.host,
+        row.model,
+        row.load,
+        utilization_of(raw),
+    )
     card = row.host.gpus[0].name or ""
     load = row.load
     # ShareGPT prompts differ by a few tokens in the mean with how many were drawn.
@@ -148,22 +150,10 @@ def _placed(row: Row, raw: dict[str, str], flags: str) -> Row:
     key = (row.rig, row.runtime, row.model.name, inputs, load.output_tokens)
     conc = load.concurrency
     group = " · ".join(map(str, (*key, conc, card)))
-    series = re.search(r"\[(.+?)\]", flags)
+    series = re.search(r"\[(.+?)\]", raw["runtime_flags"])
     return replace(
         row, candidate=candidate, group=f"{group} · {series.group(1)}" if series else group
     )
-
-
-def _runtime(raw: dict[str, str]) -> str:
-    text = raw["runtime_flags"].strip('" ').lower()
-    for name in ("trtllm", "sglang", "vllm/llama.cpp", "vllm", "llama"):
-        if text.startswith(name):
-            break
-    else:
-        name = "vllm" if "vllm" in text else "llama"
-    if name == "vllm/llama.cpp":
-        name = "llama" if "beellama" in text or "q4_0" in text or "q80" in text else "vllm"
-    return "llama.cpp" if name == "llama" else name
 
 
 def _speculative(raw: dict[str, str]) -> Iterator[str]:
@@ -171,83 +161,12 @@ def _speculative(raw: dict[str, str]) -> Iterator[str]:
     text = f"{raw['model']} {raw['quant']} {raw['runtime_flags']} {raw['note']}"
     if re.search(r"spec-?off|no spec", text, re.I) and raw["n"] != "211":
         return
-    if "club-3090 BENCHMARKS.md" in raw["source"] and "llama" not in _runtime(raw):
+    if "club-3090 BENCHMARKS.md" in raw["source"] and "llama" not in runtime_of(raw):
         if raw["n"] == "237":  # its note gives the spec-off reference and equal prose and code
             return
         yield "speculative decoding (the repository's composes use MTP or DFlash)"
     elif SPECULATIVE.search(text) and "-MTP-GGUF" not in raw["model"]:
         yield "speculative decoding"
-
-
-def _way(row: Row, raw: dict[str, str], flags: str) -> Candidate:
-    """Strategy and sizes as run; one engine over all cards where nothing else is said."""
-    assert row.host is not None
-    cards = tuple(gpu.index for gpu in row.host.gpus)
-    if row.runtime == "llama.cpp":
-        tensor = "-sm tensor" in row.assumed
-        strategy = Strategy.TENSOR_SPLIT if tensor else Strategy.LAYER_SPLIT
-        return Candidate("llama.cpp", strategy if len(cards) > 1 else Strategy.SINGLE, cards)
-    tp = number(r"(?:tensor-parallel-size[= ]|-tp |tp=|TP=)(\d+)", flags)
-    pp = number(r"(?:pipeline-parallel-size[= ]|pp=)(\d+)", flags) or 1
-    copies = number(r"replicas=(\d+)", flags) or number(r"x(\d+) replicas", flags) or 1
-    tp = tp or max(1, len(cards) // (pp * copies))
-    cards = cards[: tp * pp * copies]
-    return Candidate(row.runtime, _strategy(tp, pp, copies), cards, tp, pp, copies)
-
-
-def _strategy(tp: int, pp: int, copies: int) -> Strategy:
-    if copies > 1:
-        return Strategy.REPLICAS
-    if tp > 1 and pp > 1:
-        return Strategy.TENSOR_PIPELINE_PARALLEL
-    if pp > 1:
-        return Strategy.PIPELINE_PARALLEL
-    return Strategy.TENSOR_PARALLEL if tp > 1 else Strategy.SINGLE
-
-
-def _utilization(raw: dict[str, str]) -> float | None:
-    """The fraction that a line or its publisher's script gives vLLM (see `SEQUENCES`)."""
-    stated = re.search(r"(?:gpu-memory-utilization|gmu)[= ]([\d.]+)", raw["runtime_flags"])
-    if stated is not None:
-        return float(stated[1])
-    if raw["metric"] != "offline_total_tok_s":
-        return None
-    if "R9700" in raw["hardware"]:
-        return 0.95 if "27B" in raw["model"] else 0.98
-    return 0.90 if any(n in raw["model"] for n in ("Qwen3-14B", "30B-A3B")) else 0.95
-
-
-def sized(
-    way: Candidate,
-    host: Host,
-    model: ModelSpec,
-    load: Workload,
-    utilization: float | None = None,
-) -> Candidate:
-    """The planner's own candidate of that way, with memory; the bare way when it has none."""
-    name = STAND_IN.get(way.runtime, way.runtime)
-    wish = Wish(
-        "groundtruth",
-        model.path,
-        load.objective,
-        context=load.context,
-        concurrency=load.concurrency,
-        input_tokens=load.input_tokens,
-        output_tokens=load.output_tokens,
-        runtime=name,
-        gpus=way.gpus,
-        gpu_memory_utilization=utilization,
-    )
-    key = (way.strategy, way.tensor_parallel_size, way.pipeline_parallel_size, way.replicas)
-    try:
-        offered = runtime(name).candidates(host, model, wish)
-    except MultigpuError:
-        return way
-    for found in offered:
-        sizes = (found.tensor_parallel_size, found.pipeline_parallel_size, found.replicas)
-        if (found.strategy, *sizes) == key and set(found.gpus) == set(way.gpus):
-            return replace(found, runtime=way.runtime)
-    return way
 
 
 def main(arguments: Iterable[str]) -> None:

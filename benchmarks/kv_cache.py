@@ -166,8 +166,10 @@ def score() -> list[Figure]:
         _informs("median error of tokens", median(tokens), "%"),
         _informs("median absolute error", median(map(abs, errors)), "GiB"),
         _informs("mean of the best guess without the release", floor_gib(measured), "GiB"),
-        _informs("mean with measured weights", mean(abs(r.own_weights) for r in measured), "GiB"),
-        _informs("mean as run", mean(abs(r.as_run_error) for r in measured), "GiB"),
+        _informs("mean, weights known", mean(abs(r.own_weights) for r in measured), "GiB"),
+        _informs(
+            "mean, release and requests known", mean(abs(r.as_run_error) for r in measured), "GiB"
+        ),
         _informs("mean, rig left out", mean(map(abs, left_out(measured, _rig))), "GiB"),
         _informs("mean, model left out", mean(map(abs, left_out(measured, _model))), "GiB"),
     ]

@@ -1,11 +1,12 @@
 """Predicted memory of llama.cpp against what llama-server itself prints, term by term.
 
-    python -m benchmarks.llama_cpp_memory [NAME ...] [--wheel FILE] [--json]
+    python -m benchmarks.llama_cpp_memory [NAME ...] [--wheel FILE] [--offload] [--json]
 
 Writes GGUFs of published models without their data (header and a hole), starts ggml-rpc-server
 processes as devices, lets llama-server load on trial over two and three of them with uneven splits,
-and compares model, context and compute of every device with ours. A term is right within 3 % or
-200 MiB. Devices compute on the CPU; CUDA's own context is not part of it.
+and compares model, context and compute of every device with ours; with `--offload` over one and two
+devices with experts or blocks left on the CPU. A term is right within 3 % or 200 MiB. Devices
+compute on the CPU; CUDA's own context is not part of it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figure import Figure
 from benchmarks.llama_cpp.architectures import MODELS, TIED
 from benchmarks.llama_cpp.files import write
 from benchmarks.llama_cpp.program import Case, LlamaCpp, Terms, devices, unpacked, wheel
@@ -28,6 +30,8 @@ from multigpu.runtimes.llama_cpp_profile import COPIES, Settings, Slots, profile
 from multigpu.store.gguf_files import from_header
 
 SHARE, MIB = 0.03, 200
+GOAL_ARCHITECTURES = 30
+NO_WHEEL = "no llama.cpp wheel in the cache: scripts/build_llama_wheel.py builds one"
 TERMS = ("model", "context", "compute")
 SETTINGS: tuple[dict[str, Any], ...] = (
     {},
@@ -66,9 +70,9 @@ class Row:
         return abs(self.error) <= max(MIB, SHARE * self.printed)
 
 
-def cases(blocks: int) -> Iterator[Case]:
+def splits(model: ModelSpec) -> Iterator[Case]:
     """Two and three devices, uneven, under every setting."""
-    units = blocks + 1
+    units = model.num_hidden_layers + 1
     a, b = units // 3 + 2, units // 4
     for split in ((a + (units - a) // 3, units - a - (units - a) // 3), (a, b, units - a - b)):
         for setting in SETTINGS:
@@ -87,6 +91,7 @@ def offloads(model: ModelSpec) -> Iterator[Case]:
                 yield Case(devices_of(n), 32768, ubatch, gpu_layers=n)
 
 
+Cases = Callable[[ModelSpec], Iterator[Case]]
 Predicted = list[tuple[float, float, float]]
 
 
@@ -113,7 +118,9 @@ def _streamed(model: ModelSpec, case: Case) -> float:
     return streamed_mib(offloaded, model)
 
 
-def compared(llama: LlamaCpp, folder: Path, names: Iterable[str]) -> Iterator[Row]:
+def compared(
+    llama: LlamaCpp, folder: Path, names: Iterable[str], cases: Cases = splits
+) -> Iterator[Row]:
     """Every term of every case of the named models."""
     for name in names:
         architecture, metadata = MODELS[name]
@@ -121,7 +128,7 @@ def compared(llama: LlamaCpp, folder: Path, names: Iterable[str]) -> Iterator[Ro
         write(llama.library, path, architecture, metadata, tied=name in TIED)
         model = from_header(name, path)
         print(name, file=sys.stderr)
-        for case in cases(model.num_hidden_layers):
+        for case in cases(model):
             printed = llama.breakdown(path, case)
             yield from _rows(name, architecture, case, predicted(model, case), printed)
         path.unlink()
@@ -154,38 +161,78 @@ def _worst(rows: Iterable[Row]) -> float:
     return max((row.error for row in rows), key=abs, default=0.0)
 
 
+def all_right(rows: Iterable[Row]) -> set[str]:
+    """Architectures without a term that is wrong."""
+    found = list(rows)
+    return {row.architecture for row in found} - {r.architecture for r in found if not r.right}
+
+
 def summary(rows: list[Row]) -> dict[str, float | int | str]:
     """The score: architectures, share of terms that are right, and the worst of them."""
     worst = max(rows, key=lambda row: abs(row.error) / max(MIB, SHARE * row.printed))
-    whole = {row.architecture for row in rows} - {r.architecture for r in rows if not r.right}
     return {
         "architectures": len({row.architecture for row in rows}),
-        "architectures_all_right": len(whole),
+        "architectures_all_right": len(all_right(rows)),
         "terms": len(rows),
         "share_right": sum(row.right for row in rows) / len(rows),
         "worst": f"{worst.model} {worst.term} {worst.predicted:.0f} for {worst.printed} MiB",
     }
 
 
-def main() -> None:
+def measured(
+    wheel_path: Path, names: Iterable[str] = tuple(MODELS), cases: Cases = splits
+) -> list[Row]:
+    """Every term of the named models, by the llama.cpp of that wheel; two minutes for all."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = unpacked(wheel_path, Path(place))
+        with devices(folder, 3) as llama:
+            return list(compared(llama, folder, names, cases))
+
+
+def missing() -> str | None:
+    """What this machine lacks to be measured on, None where it can."""
+    return NO_WHEEL if wheel() is None else None
+
+
+def score() -> list[Figure]:
+    """Architectures of which every term is right, and the share of all terms that are."""
+    found = wheel()
+    if found is None:
+        raise FileNotFoundError(NO_WHEEL)
+    rows = measured(found)
+    right = 100 * sum(row.right for row in rows) / len(rows)
+    name, whole = "llama.cpp memory", len(all_right(rows))
+    goal = f">= {GOAL_ARCHITECTURES}"
+    return [
+        Figure(
+            f"{name}: architectures within 3 % or {MIB} MiB in every term",
+            float(whole),
+            "",
+            goal,
+            whole >= GOAL_ARCHITECTURES,
+        ),
+        Figure(f"{name}: terms within 3 % or {MIB} MiB, of {len(rows)}", right, "%", "", True),
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
     """Print the table and the score."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("names", nargs="*", help="models of architectures.py (default: all)")
     parser.add_argument("--wheel", type=Path, default=wheel())
+    parser.add_argument("--offload", action="store_true", help="weights on the CPU instead")
     parser.add_argument("--json", action="store_true", help="print the score alone, as JSON")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.wheel is None:
-        sys.exit("no llama.cpp wheel in the cache: scripts/build_llama_wheel.py builds one")
-    with tempfile.TemporaryDirectory() as place:
-        folder = unpacked(given.wheel, Path(place))
-        with devices(folder, 3) as llama:
-            rows = list(compared(llama, folder, given.names or MODELS))
+        parser.exit(1, NO_WHEEL + "\n")
+    rows = measured(given.wheel, given.names or MODELS, offloads if given.offload else splits)
     if not given.json:
         print("\n".join(table(rows)))
     print(json.dumps(summary(rows), indent=None if given.json else 1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main(sys.argv[1:]))

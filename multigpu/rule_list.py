@@ -198,6 +198,9 @@ MACHINE = Section(
     "Here by id; on the screen by severity: broken, danger, slow, limit (`!`), note (`·`).",
 )
 
+COMPARED = {"memory-fit", *LOST.meanings}
+"""Rules whose `found` already compares with what is needed."""
+
 SECTIONS = (REFUSALS, LOST, CHANGES, CHOICES, WARNINGS, FLAGS, MACHINE)
 
 RULES: Mapping[str, Rule] = MappingProxyType(

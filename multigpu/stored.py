@@ -2,8 +2,8 @@
 
 Dropped is what nobody reads twice: of ways that were not chosen the memory of each card (their
 reasons say what lacks) and the settings that follow from it, and the speeds of all but the
-alternatives that the page shows; of numbers the digits beyond the fourth, which no prediction
-knows.
+alternatives that the page shows; of numbers the digits beyond the sixth. Pages show three: with
+fewer here a number that is rounded twice would differ between a page and the next.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import floor, log10
 from multigpu.page.alternatives import best
 from multigpu.plan import Candidate, Estimate, Justification, Plan, Prediction, Rejected
 
-DIGITS = 4
+DIGITS = 6
 
 
 def stored(plan: Plan) -> Plan:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.choice import Question, asked, in_sample
+from benchmarks.choice_answers import in_sample
+from benchmarks.choice_questions import Question, asked
 from benchmarks.groundtruth import TABLE
 from multigpu.choice import ranking
 from multigpu.choice.assumptions import assumptions

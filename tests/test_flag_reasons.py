@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from multigpu.hardware import Host
-from multigpu.page.flag_reasons import INVENTORY, REASONS, UNEXPLAINED, explained
+from multigpu.page.flag_reasons import INVENTORY, REASONS, UNEXPLAINED, explained, why
 from multigpu.plan import ModelSpec, Plan
 from multigpu.planner import plan
 from multigpu.runtimes import runtime
@@ -88,3 +89,19 @@ def test_a_value_that_looks_like_a_flag_stays_with_its_flag() -> None:
     found = explained(odd, ("vllm", "serve", "m", "--alias", "--odd", "--metrics", "--port", "1"))
     pairs = [(s.name, s.value) for s in found]
     assert pairs == [("--alias", "--odd"), ("--metrics", ""), ("--port", "1")]
+
+
+@pytest.mark.parametrize(
+    ("offload", "said"),
+    [
+        ({}, "unnoticed"),
+        ({"gpu_layers": 20}, "as wished: so many layers on the cards"),
+        ({"cpu_moe_layers": 4}, "but for the weights that are wished into host memory"),
+    ],
+)
+def test_the_reason_of_gpu_layers_does_not_contradict_what_is_offloaded(
+    offload: dict[str, int], said: str
+) -> None:
+    made = plan(host(RTX_3090), gguf(), *wishes({"chat": {"model": "m.gguf"}}))
+    changed = replace(made, chosen=replace(made.chosen, **offload))  # type: ignore[arg-type]
+    assert said in why(changed, "--gpu-layers")

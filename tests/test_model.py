@@ -229,11 +229,21 @@ def test_recurrent_blocks_of_a_gguf_are_told_by_their_tensors() -> None:
         ({"llama.embedding_length": "x"}, "embedding_length"),
         ({"llama.attention.head_count": None}, "head_count"),
         ({"llama.vocab_size": None}, "vocab_size"),
+        ({"llama.attention.head_count_kv": -8}, "head_count_kv is -8"),
+        ({"llama.attention.head_count_kv": 2**63}, "head_count_kv"),
+        ({"llama.attention.head_count_kv": ["a"] * 4}, "one a block"),
+        ({"llama.attention.sliding_window": -1}, "sliding_window is -1"),
     ],
 )
 def test_a_gguf_that_cannot_be_planned_says_why(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         gguf(**changes)
+
+
+def test_a_tensor_whose_number_is_no_plain_number_is_of_no_block() -> None:
+    tensors = [*gguf_tensors(), ("blk.\N{SUPERSCRIPT TWO}.attn_k.weight", 1)]
+    found = from_gguf(gguf_fields(), tensors, name="x", source=Source.HOST, path="/x", size_bytes=1)
+    assert found.num_hidden_layers == gguf().num_hidden_layers
 
 
 def test_a_gguf_without_blocks_is_cut() -> None:

@@ -200,13 +200,13 @@ def test_a_whole_plan_of_another_shape_asks_for_a_new_one() -> None:
     planfile.check(text, PATH)
 
 
-def test_memory_is_rounded_to_a_mebibyte_and_speeds_to_four_digits() -> None:
+def test_memory_is_rounded_to_a_mebibyte_and_speeds_to_six_digits() -> None:
     odd = replace(MEMORY, weights_mib=10000.4)
-    speed = Prediction(Estimate(41.23456, 30.0, 1234567.0), basis="rows")
+    speed = Prediction(Estimate(41.2345678, 30.0, 1234567.0), basis="rows")
     chosen = replace(TENSOR_PARALLEL, memory=(odd, odd), predicted=speed)
     read = planfile.read(write(replace(CHAT, chosen=chosen)), PATH)["chat"].chosen
     assert read.memory == (MEMORY, MEMORY)
-    assert read.predicted == Prediction(Estimate(41.23, 30.0, 1235000.0), basis="rows")
+    assert read.predicted == Prediction(Estimate(41.2346, 30.0, 1234570.0), basis="rows")
 
 
 @pytest.mark.parametrize(

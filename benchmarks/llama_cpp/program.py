@@ -16,7 +16,7 @@ from pathlib import Path
 
 def wheel() -> Path | None:
     """The wheel that scripts/build_llama_wheel.py leaves in the cache; None when there is none."""
-    root = Path("~/.cache/multigpu").expanduser()
+    root = Path(os.environ.get("MULTIGPU_CACHE") or "~/.cache/multigpu").expanduser()
     return next(iter(sorted(root.glob("llama-wheel-*/llama_cpp_python-*.whl"))), None)
 
 

@@ -7,9 +7,7 @@ from multigpu.choice.nearest import nearest
 from multigpu.hardware import Host
 from multigpu.labels import cards, label
 from multigpu.plan import ModelSpec, Rejected, Wish
-
-COMPARED = {"memory-fit", "ranked-lower", "close-second"}
-"""Rules whose `found` already compares with what is needed."""
+from multigpu.rule_list import COMPARED
 
 
 def refusal(host: Host, model: ModelSpec, wish: Wish, rejected: list[Rejected]) -> str:

@@ -27,6 +27,16 @@ from multigpu.wish import wishes
 from multigpu.workload import workload
 
 SERVICE = "service"
+EXAMPLES = """\
+How a model should use the cards of a machine, and why: a page to forward.
+
+    plan --gpus "2x RTX 3090" --pcie x8,x4 --model Qwen/Qwen3-32B-AWQ
+    plan --gpus "RTX 4090 + RTX 3090" --model models/chat.gguf --candidates
+    plan --host captures/tower.json --model Qwen/Qwen3-32B-AWQ \\
+        --wish objective=throughput --wish concurrency=16 --json
+
+Exit status: 0 every host has a plan, 1 one has none or something cannot be
+read (the reason on stderr), 2 wrong usage."""
 TEXTS = {
     *("runtime", "strategy", "objective", "kv_cache_dtype", "bind", "served_model_name"),
     *("executable", "wheel"),
@@ -46,6 +56,32 @@ class Answer:
 
 def plan_options(parser: argparse.ArgumentParser) -> None:
     """The options of `plan`."""
+    parser.description = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    _machine_options(parser)
+    add = parser.add_argument
+    add("--model", required=True, help="hub id, folder, config.json or .gguf of this machine")
+    add(
+        "--wish",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="objective=throughput, concurrency=16 ...; every key of docs/inventory.md",
+    )
+    add(
+        "--measured",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="measurements of the rig, which replace predictions; may be given several times",
+    )
+    add("--candidates", action="store_true", help="every way with what it would give")
+    add("--json", action="store_true", help="for programs: docs/plan-json.md")
+    parser.set_defaults(run=run_plan)
+
+
+def _machine_options(parser: argparse.ArgumentParser) -> None:
+    """A captured machine, or cards and the links that they are thought to have."""
     add = parser.add_argument
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument(
@@ -70,24 +106,6 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
         help="with --gpus: peer access over PCIe; as NVIDIA's own driver grants it when not said",
     )
     add("--numa", type=int, metavar="NODES", help="with --gpus: sockets, default 1")
-    add("--model", required=True, help="hub id, folder, config.json or .gguf of this machine")
-    add(
-        "--wish",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="objective=throughput, concurrency=16 ...; every key of docs/inventory.md",
-    )
-    add(
-        "--measured",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="measurements of the rig, which replace predictions; may be given several times",
-    )
-    add("--candidates", action="store_true", help="every way with what it would give")
-    add("--json", action="store_true", help="for programs: docs/plan-json.md")
-    parser.set_defaults(run=run_plan)
 
 
 def run_plan(options: argparse.Namespace) -> int:

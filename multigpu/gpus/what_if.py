@@ -26,7 +26,7 @@ NAME = "what-if"
 MOST_CARDS = 32
 LANES = (1, 2, 4, 8, 16)
 
-COUNTED = re.compile(r"(\d{1,3})\s*[x×*]\s*(.+)|(\d{1,2})\s+([a-z].*)", re.I)
+COUNTED = re.compile(r"(\d{1,9})\s*[x×*]\s*(.+)|(\d{1,2})\s+([a-z].*)", re.I)
 COUNTED_AFTER = re.compile(r"(.*[\d\s])[x×*]\s*(\d{1,2})", re.I)
 CAPPED = re.compile(r"\s*@\s*(\d{2,4})\s*W\b", re.I)
 SLOT = re.compile(r"(?:pcie)?\s*(?:(?:gen)?\s*([1-6])(?:\.0)?)?\s*(?:[x×]?\s*(\d{1,2}))?", re.I)
@@ -92,10 +92,10 @@ def _part(text: str) -> tuple[int, str, float | None]:
     cap = CAPPED.search(text)
     plain = CAPPED.sub("", text)
     watts = float(cap[1]) if cap else None
-    if counted := COUNTED.fullmatch(plain):
-        return int(counted[1] or counted[3]), counted[2] or counted[4], watts
     if after := COUNTED_AFTER.fullmatch(plain):
         return int(after[2]), after[1].strip(), watts
+    if counted := COUNTED.fullmatch(plain):
+        return int(counted[1] or counted[3]), counted[2] or counted[4], watts
     return 1, plain, watts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
+from importlib.resources import files
 from typing import Any
 
 from multigpu.errors import ModelError
@@ -102,7 +102,7 @@ ALWAYS_STATED = frozenset(
 @cache
 def class_defaults() -> Mapping[str, Mapping[str, Any]]:
     """model_type -> what its configuration class sets where config.json says nothing."""
-    text = resources.files("multigpu").joinpath("data/model_defaults.json").read_text("utf-8")
+    text = files("multigpu").joinpath("data/model_defaults.json").read_text("utf-8")
     found: Mapping[str, Mapping[str, Any]] = json.loads(text)["defaults"]
     return found
 

@@ -6,6 +6,7 @@ Caches are in `gguf_cache.py`, what decides compute buffers in `gguf_graph.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from multigpu.errors import ModelError
 
@@ -33,6 +34,8 @@ REFUSED = {
 # `llm_arch_is_recurrent` in src/llama-arch.cpp.
 RECURRENT = {"arwkv7", "mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7"}
 MIB = 1024 * 1024
+COUNT_MAX = 2**40
+COUNT = "a whole number of a size that a model has"
 # Beginnings of names outside of the blocks: LLM_TENSOR_LAYER_OUTPUT, and LLM_TENSOR_LAYER_REPEATING
 # without a number, in src/llama-arch.cpp.
 OUTPUT = ("output", "altup_", "cls", "hc_head")
@@ -67,7 +70,7 @@ class GgufHeader:
     def _place(self, name: str, n_bytes: int) -> None:
         prefix, _, rest = name.partition(".")
         number, _, tensor = rest.partition(".")
-        if prefix == "blk" and number.isdigit():
+        if prefix == "blk" and number.isascii() and number.isdecimal():
             if int(number) >= self.block_count:
                 raise ModelError(f"tensor {name} is outside of {self.block_count} blocks")
             self.by_block[int(number)][tensor] = n_bytes
@@ -79,8 +82,8 @@ class GgufHeader:
         value = self.fields.get(f"{self.architecture}.{key}")
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ModelError(f"{self.architecture}.{key} is {value!r}, a whole number is needed")
+        if not _is_count(value):
+            raise ModelError(f"{self.architecture}.{key} is {value!r}, {COUNT} is needed")
         return value
 
     def integer(self, key: str) -> int:
@@ -93,11 +96,14 @@ class GgufHeader:
     def per_layer(self, key: str, *, default: int | None = None) -> tuple[int, ...]:
         """A value for every block: one number in the file, or a list of them."""
         value = self.fields.get(f"{self.architecture}.{key}", default)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if _is_count(value):
             return (value,) * self.block_count
         if isinstance(value, list | tuple) and len(value) >= self.block_count:
-            return tuple(int(item) for item in value[: self.block_count])
-        raise ModelError(f"{self.architecture}.{key} is {value!r}: one number or one per block")
+            found = tuple(item for item in value[: self.block_count] if _is_count(item))
+            if len(found) == self.block_count:
+                return found
+        said = repr(value)[:80]
+        raise ModelError(f"{self.architecture}.{key} is {said}: {COUNT} is needed, or one a block")
 
     def kv_heads(self) -> tuple[int, ...]:
         """KV heads of every block; as many as query heads when the file does not say."""
@@ -165,6 +171,11 @@ class GgufHeader:
     def has_any(self, block: int, prefix: str) -> bool:
         """True when a tensor of the block begins so (`ssm_`)."""
         return any(name.startswith(prefix) for name in self.by_block[block])
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    """Flags are written as booleans, and a damaged header holds any number."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX
 
 
 def _elements(tensors: Sequence[Tensor]) -> int | None:

@@ -50,8 +50,9 @@ def section(plan: Plan) -> Iterator[str]:
         yield from hanging(f"  {number}  ", f"{where}: {why}")
     if more:
         rules = sorted({f"[{reason.rule}]" for item in everyone for reason in item.reasons})
-        also = "more hold and were not chosen" if found else "hold as well and were not chosen"
-        yield from hanging("  ", f"{labels.counted(more, 'way')} {also} {' '.join(rules)}")
+        verb = "holds and was" if more == 1 else "hold and were"
+        others = labels.counted(more, "other way" if found else "way")
+        yield from hanging("  ", f"{others} {verb} not chosen {' '.join(rules)}")
 
 
 def _numbered(found: list[Rejected]) -> Iterator[tuple[str, Candidate]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from multigpu import labels
 from multigpu.choice.most_requests import searched
@@ -20,8 +20,7 @@ def asked(plan: Plan) -> Iterator[str]:
     yield from labelled("cards", card_names(plan))
     yield from labelled("model", model(plan.model))
     yield from labelled("wish", wish(plan.wish, plan.workload))
-    if plan.pinned:
-        yield from labelled("pinned", ", ".join(pin(plan.wish, key) for key in plan.pinned))
+    yield from labelled("pinned", pins(plan.wish, plan.pinned))
 
 
 def card_names(plan: Plan) -> str:
@@ -77,6 +76,11 @@ def _how_many(wished: Wish, load: Workload) -> str:
 
 def _default(value: object) -> str:
     return " (default)" if value is None else ""
+
+
+def pins(wished: Wish, keys: Iterable[str]) -> str:
+    """`strategy single, gpus 0,1`; empty where nothing is pinned."""
+    return ", ".join(pin(wished, key) for key in keys)
 
 
 def pin(wished: Wish, key: str) -> str:

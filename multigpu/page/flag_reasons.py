@@ -52,10 +52,6 @@ def why(plan: Plan, flag: str) -> str:
     return known if isinstance(known, str) else known(plan)
 
 
-def _engine_cards(plan: Plan) -> int:
-    return len(plan.chosen.gpus) // plan.chosen.replicas
-
-
 def _tensor(plan: Plan) -> str:
     n = plan.chosen.tensor_parallel_size
     if n == 1:
@@ -73,10 +69,9 @@ def _pipeline(plan: Plan) -> str:
 
 
 def _context(plan: Plan) -> str:
-    said = "the longest request that was asked for"
     if plan.wish.context is None:
-        said = "the default length of the longest request: set context to change it"
-    return said
+        return "the default length of the longest request: set context to change it"
+    return "the longest request that was asked for"
 
 
 def _slots(plan: Plan) -> str:
@@ -96,6 +91,14 @@ def _cache_tokens(plan: Plan) -> str:
     return f"tokens of the KV cache of {slots}, {chosen.max_model_len or 0:,} for each"
 
 
+def _on_cards(plan: Plan) -> str:
+    if plan.chosen.gpu_layers is not None:
+        return "as wished: so many layers on the cards, the others in the host's memory"
+    if plan.chosen.cpu_moe_layers or plan.chosen.cpu_offload_mib:
+        return "all layers on the cards, but for the weights that are wished into host memory"
+    return "nothing may be served from the processor unnoticed"
+
+
 def _flash_attention(plan: Plan) -> str:
     if plan.chosen.strategy is Strategy.TENSOR_SPLIT:
         return "llama.cpp divides layers with flash attention only"
@@ -107,7 +110,7 @@ def _share(plan: Plan) -> str:
         return "pinned: the share of every card that the engine may hold"
     if any(memory.other_mib >= TENANT_MIB for memory in plan.chosen.memory):
         return "the share of every card that is free: one fraction holds for all of them"
-    return "the share of every card that the engine may hold; the rest stays spare"
+    return "the share of every card that the engine may hold; the rest stays free"
 
 
 def _split_mode(plan: Plan) -> str:
@@ -178,7 +181,7 @@ REASONS: Mapping[str, str | Callable[[Plan], str]] = {
     "--ep-size": _experts,
     "--fit": "the counts are planned here; llama.cpp's own fitting would fight them",
     "--flash-attn": _flash_attention,
-    "--gpu-layers": "nothing may be served from the processor unnoticed",
+    "--gpu-layers": _on_cards,
     "--gpu-memory-utilization": _share,
     "--host": _bind,
     "--kv-cache-dtype": _cache_type,

@@ -32,14 +32,19 @@ def section(plan: Plan) -> Iterator[str]:
         return
     yield from heading("To overturn it, measure")
     yield from bullets(_target(plan, candidate) for candidate in worth)
-    host = "<host>" if plan.host == what_if.NAME else plan.host
-    yield from hanging("  ", f"Under {plan.wish.name} in plans/{host}.yaml write")
+    yield from hanging("  ", _where(plan))
     for candidate in worth:
         yield from hanging("    pins: ", _pins(plan, candidate))
     yield from hanging("  ", "and serve it with deploys/plan.py and deploys/serve.py.")
     if plan.workload.objective is not Objective.CONTEXT:
         yield from hanging("  ", "Put the same load on each:")
         yield from command(plan)
+
+
+def _where(plan: Plan) -> str:
+    if plan.host == what_if.NAME:
+        return f"On a real host, in its plan file under {plan.wish.name}, write"
+    return f"Under {plan.wish.name} in plans/{plan.host}.yaml write"
 
 
 def _close(item: Rejected) -> bool:

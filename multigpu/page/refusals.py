@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from multigpu import labels
 from multigpu.page.alternatives import lost
-from multigpu.page.text import COMPARED, hanging, heading
+from multigpu.page.text import against, hanging, heading
 from multigpu.plan import Reason, Rejected
 
 MOST_EXAMPLES = 2
@@ -62,9 +62,4 @@ def _examples(
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
         hint = "" if reason.hint in said else f"; {reason.hint}"
         said.add(reason.hint)
-        yield from hanging("    ", f"{labels.label(item.candidate)}{more}: {_what(reason)}{hint}")
-
-
-def _what(reason: Reason) -> str:
-    needed = f"; needs {reason.needed}" if reason.needed and reason.rule not in COMPARED else ""
-    return f"{reason.found}{needed}"
+        yield from hanging("    ", f"{labels.label(item.candidate)}{more}: {against(reason)}{hint}")

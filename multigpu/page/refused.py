@@ -10,6 +10,7 @@ from multigpu.choice.nearest import nearest
 from multigpu.errors import NoPlan
 from multigpu.page import asked, memory, refusals
 from multigpu.page.text import WIDTH, bullets, hanging, heading, labelled, sentence
+from multigpu.pins import pinned_keys
 from multigpu.plan import Reason
 from multigpu.screen.text import printable
 from multigpu.workload import workload
@@ -25,6 +26,7 @@ def lines(error: NoPlan, host_name: str) -> Iterator[str]:
         if error.wish is not None:
             load = workload(error.model, error.wish)
             yield from labelled("wish", asked.wish(error.wish, load))
+            yield from labelled("pinned", asked.pins(error.wish, pinned_keys(error.wish)))
     yield from _nearest(error)
     if error.changes:
         yield from heading("The smallest change that would make it fit")

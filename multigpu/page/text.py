@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
 from multigpu.plan import Reason
-from multigpu.rule_list import LOST
+from multigpu.rule_list import COMPARED
 from multigpu.screen.text import printable
 
 WIDTH = 80
-COMPARED = {"memory-fit", *LOST.meanings}
-"""Rules whose `found` already compares with what is needed."""
 
 
 def heading(title: str) -> list[str]:
@@ -60,6 +58,11 @@ def table(rows: Sequence[Sequence[str]], *, heads: int = 1, gap: int = 2) -> lis
 
 def sentence(reason: Reason) -> str:
     """What was found, what is needed, what to do, and the rule."""
-    needed = f"; needs {reason.needed}" if reason.needed and reason.rule not in COMPARED else ""
     hint = f"; {reason.hint}" if reason.hint else ""
-    return f"{reason.found}{needed}{hint} [{reason.rule}]"
+    return f"{against(reason)}{hint} [{reason.rule}]"
+
+
+def against(reason: Reason) -> str:
+    """What was found, and what is needed where that does not say it."""
+    needed = f"; needs {reason.needed}" if reason.needed and reason.rule not in COMPARED else ""
+    return f"{reason.found}{needed}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from multigpu.memo import memo
 from multigpu.model.facts import facts
 from multigpu.plan import LayerCache, ModelSpec
 
 MIB = 1024 * 1024
-KEPT = 64
 ELEMENT_BYTES = {
     "f32": 4.0,
     "float32": 4.0,
@@ -99,18 +99,12 @@ class Work:
 
 def work(model: ModelSpec, tp: int, kv_bytes: float = 2.0) -> Work:
     """The work of one of `tp` ranks; the same model object is summed once."""
-    kept = _KEPT.get(id(model))
-    if kept is None or kept[0] is not model:
-        if len(_KEPT) >= KEPT:
-            _KEPT.clear()
-        kept = _KEPT[id(model)] = (model, {})
-    found = kept[1].get((tp, kv_bytes))
+    known = memo(model)
+    key = ("work", tp, kv_bytes)
+    found: Work | None = known.get(key)
     if found is None:
-        found = kept[1][(tp, kv_bytes)] = _work(model, tp, kv_bytes)
+        found = known[key] = _work(model, tp, kv_bytes)
     return found
-
-
-_KEPT: dict[int, tuple[ModelSpec, dict[tuple[int, float], Work]]] = {}
 
 
 def _work(model: ModelSpec, tp: int, kv_bytes: float) -> Work:
@@ -122,6 +116,7 @@ def _work(model: ModelSpec, tp: int, kv_bytes: float) -> Work:
     for layer, count in layers:
         width = layer.element_bytes or kv_bytes
         flops = _history_flops(layer, model) * count / tp
+        state += count * layer.sequence_bytes / (1 if layer.kind == "mla" else tp)
         if layer.kind == "state":
             state += count * layer.elements * (layer.element_bytes or 2.0) / tp
         elif layer.window:

@@ -140,7 +140,7 @@ def _from_texts(
 def _json(text: bytes, what: str) -> Mapping[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ModelError(f"{what} is not JSON") from None
     if not isinstance(value, Mapping):
         raise ModelError(f"{what} is not a JSON object")

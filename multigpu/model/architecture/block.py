@@ -11,7 +11,6 @@ from multigpu.model.config_json import ConfigJson
 from multigpu.plan import LayerCache
 
 NONE = LayerCache("none")
-ATTENTION = ("full", "sliding", "chunked")
 
 
 def blocks(c: ConfigJson) -> tuple[Block, ...]:
