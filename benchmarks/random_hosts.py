@@ -58,12 +58,13 @@ class Tree:
 
 
 def hosts(count: int, seed: int = 1) -> Iterator[Host]:
-    """Distinct machines, the same ones for the same seed."""
-    random, seen = Random(seed), set[object]()
+    """Distinct machines, the same ones for the same seed; none is kept here."""
+    random, seen = Random(seed), set[int]()
     while len(seen) < count:
         made = host(random, f"host-{len(seen)}")
-        if (made.gpus, made.pairs) not in seen:
-            seen.add((made.gpus, made.pairs))
+        value = hash((made.gpus, made.pairs))
+        if value not in seen:
+            seen.add(value)
             yield made
 
 

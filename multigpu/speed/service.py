@@ -20,7 +20,7 @@ from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
 from multigpu.speed.steps import UBATCH, Stage, prompt, step
 from multigpu.speed.work import MIB, Work, element_bytes, work
 
-KEPT, KEPT_LOADS = 16384, 64
+KEPT, KEPT_LOADS = 8192, 16
 """Engines and workloads whose times are kept with a model; beyond, all are worked out anew."""
 SHARDED = (Strategy.TENSOR_PARALLEL, Strategy.TENSOR_PIPELINE_PARALLEL, Strategy.TENSOR_SPLIT)
 
