@@ -59,6 +59,7 @@ def test_flags_of_the_wish_win_over_defaults() -> None:
 def test_engines_share_the_wished_requests() -> None:
     assert [r.max_num_seqs(RTX_3090, wish(concurrency=400), n) for n in (1, 3)] == [400, 134]
     assert r.max_num_seqs(RTX_3090, wish(concurrency=1), 1) == r.MIN_MAX_NUM_SEQS
+    assert r.max_num_seqs(RTX_3090, wish(concurrency=1_000_000), 1) == r.LARGE_MAX_NUM_SEQS
 
 
 def test_more_requests_leave_less_cache_but_never_refuse() -> None:

@@ -97,12 +97,17 @@ def batched_tokens(gpu: Gpu, flags: Mapping[str, str | None]) -> int:
 
 
 def max_num_seqs(gpu: Gpu, wish: Wish, replicas: int) -> int:
-    """`--max-num-seqs` of one engine: its share of what is wished, else the card's default."""
+    """`--max-num-seqs` of one engine: its share of what is wished, else the card's default.
+
+    Never above vLLM's own largest default: beyond it requests wait in its queue, instead of the
+    sampler and the CUDA graphs taking the memory of the cache.
+    """
     given = wish.flags.get("--max-num-seqs")
     if given is not None and given.isdigit():
         return int(given)
     if wish.concurrency is not None:
-        return max(MIN_MAX_NUM_SEQS, -(-wish.concurrency // replicas))
+        share = -(-wish.concurrency // replicas)
+        return min(LARGE_MAX_NUM_SEQS, max(MIN_MAX_NUM_SEQS, share))
     return LARGE_MAX_NUM_SEQS if large(gpu) else MAX_NUM_SEQS
 
 
