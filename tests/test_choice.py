@@ -405,13 +405,22 @@ def test_without_speeds_the_experimental_split_comes_last() -> None:
         assert made.chosen.strategy is Strategy.LAYER_SPLIT
 
 
-def test_too_many_requests_are_told_to_be_fewer() -> None:
+def test_more_requests_than_memory_has_room_for_wait() -> None:
+    """vLLM runs at most its own largest default at a time; the rest stands in its queue."""
     wish = Wish("chat", "m", objective=THROUGHPUT, concurrency=100_000)
-    with pytest.raises(NoPlan, match="lower concurrency") as caught:
-        plan(TWO, MODEL, wish)
+    assert plan(TWO, MODEL, wish).chosen.max_num_seqs == 1024
+
+
+def test_too_many_requests_for_small_cards_are_told_to_be_fewer() -> None:
+    """The sampler and the graphs of 1024 requests do not fit beside the weights."""
+    cards = tuple(replace(gpu, memory_mib=12000, memory_free_mib=11700) for gpu in TWO.gpus)
+    small = replace(TWO, gpus=cards)
+    wish = Wish("chat", "m", objective=THROUGHPUT, concurrency=100_000)
+    with pytest.raises(NoPlan) as caught:
+        plan(small, MODEL, wish)
     hint = next(c.hint for c in caught.value.changes if "max_num_seqs" in c.found)
     fewer = int((hint or "").removeprefix("concurrency = "))
-    assert plan(TWO, MODEL, replace(wish, concurrency=fewer)).chosen
+    assert plan(small, MODEL, replace(wish, concurrency=fewer)).chosen
 
 
 def test_an_experimental_split_must_be_clearly_faster_than_what_is_proven() -> None:
