@@ -93,7 +93,10 @@ def _refined(joined: list[list[int]], colors: Ranks) -> Ranks:
     while True:
         # A distance and a color are one number: comparing those is faster than comparing pairs.
         seen = [
-            (colors[i], *sorted([MANY * far + color for far, color in zip(row, colors)]))  # noqa: B905
+            (
+                colors[i],
+                *sorted([MANY * far + color for far, color in zip(row, colors, strict=True)]),
+            )
             for i, row in enumerate(joined)
         ]
         number = {kind: i for i, kind in enumerate(sorted(set(seen)))}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multigpu.frozen import quick
 from multigpu.model_spec import LayerCache, ModelSpec, Source
 from multigpu.predicted import Estimate, Memory, Prediction
 from multigpu.wish_values import Objective, Strategy, Wish, Workload
@@ -36,7 +35,6 @@ __all__ = [
 ]
 
 
-@quick
 @dataclass(frozen=True)
 class Reason:
     """One rule that spoke. `rule` is a stable kebab-case id; `hint` says what to do."""
@@ -47,7 +45,6 @@ class Reason:
     hint: str | None = None
 
 
-@quick
 @dataclass(frozen=True)
 class Candidate:
     """One way to serve. `gpus` are NVML indices in device order; `layers`, `memory` align with it.
@@ -88,7 +85,6 @@ class Candidate:
     predicted: Prediction | None = None
 
 
-@quick
 @dataclass(frozen=True)
 class Rejected:
     """A candidate that lost, with every reason."""

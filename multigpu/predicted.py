@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from multigpu.frozen import quick
 
-
-@quick
 @dataclass(frozen=True)
 class Memory:
     """Predicted use of one GPU, in MiB. `capacity_mib` is what the runtime may use of the card.
@@ -37,7 +34,6 @@ class Memory:
         return self.total_mib <= self.capacity_mib
 
 
-@quick
 @dataclass(frozen=True)
 class Estimate:
     """A number with the range that it is expected in; a measured one has its own spread."""
@@ -47,7 +43,6 @@ class Estimate:
     high: float
 
 
-@quick
 @dataclass(frozen=True)
 class Prediction:
     """Speed of the whole service under its workload; None is unknown, with the reason in `unknown`.

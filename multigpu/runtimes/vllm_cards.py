@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, floor
 
-from multigpu.frozen import quick
 from multigpu.hardware import Gpu, Host, Vendor
 from multigpu.memo import memo
 from multigpu.memory import FREE_MARGIN_MIB, Room, room
@@ -17,7 +16,6 @@ from multigpu.plan import Wish
 from multigpu.runtimes.vllm_release import RENDERED, batched_tokens
 
 
-@quick
 @dataclass(frozen=True, eq=False)
 class Card:
     """`gpu` is one of the cards it stands for.
