@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from multigpu.model_spec import LayerCache, ModelSpec, Source
 from multigpu.predicted import Estimate, Memory, Prediction
+from multigpu.progress import UNKNOWN, Progress
 from multigpu.wish_values import Objective, Strategy, Wish, Workload
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Objective",
     "Plan",
     "Prediction",
+    "Progress",
     "Reason",
     "Rejected",
     "Service",
@@ -181,7 +183,8 @@ class Plan:
 class Service:
     """One process to run: one per replica, else one.
 
-    `argv[0]` is the runtime's executable; `gpus` the NVML indices it must feed, in device order.
+    `argv[0]` is the runtime's executable; `gpus` the NVML indices it must feed, in device order;
+    `progress` says which of its metrics show that it works.
     """
 
     name: str
@@ -190,6 +193,7 @@ class Service:
     port: int
     health_path: str
     gpus: tuple[int, ...]
+    progress: Progress = UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from multigpu.backend import Backend
 from multigpu.errors import WishError
 from multigpu.plan import Objective, Strategy, Wish
 from multigpu.runtimes import RUNTIMES
@@ -147,6 +148,10 @@ def _runtime(value: object) -> str:
     return _one_of([module.NAME for module in RUNTIMES], value)
 
 
+def _backend(value: object) -> str:
+    return _one_of(Backend, value)
+
+
 def _list(value: object) -> tuple[object, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError("a list is needed")
@@ -230,5 +235,8 @@ READERS: dict[str, Reader] = {
     "env": _env,
     "executable": _text,
     "wheel": _text,
+    "backend": _backend,
     "start_s": _positive,
+    "shared_prefix_tokens": _positive,
+    "switch_runtime": _truth,
 }

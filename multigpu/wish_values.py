@@ -38,12 +38,17 @@ class Wish:
     time to the first token and per output token. `cpu_offload_gib` allows that many GiB of weights
     in the host's memory; without it nothing is offloaded.
 
+    `shared_prefix_tokens` are tokens that the prompts of requests begin with alike (the system
+    prompt and tools of an agent), part of `input_tokens`. `switch_runtime` lets a service that has
+    been in use for less than a week go over to another runtime.
+
     Pins (`None` = free): runtime, strategy, gpus (NVML indices), tensor_parallel_size,
     pipeline_parallel_size, layers (per card), gpu_memory_utilization, kv_cache_dtype (the runtime's
     own word), expert_parallel. `flags` and `env` are passed
     on after a check against the runtime's own parser. `devices` are the runtime's own device names
     in the order of the planned cards (llama.cpp: CUDA0, RPC0, Vulkan0). `executable` names a
-    runtime that is already on the host, `wheel` a wheel on the controller to install.
+    runtime that is already on the host, `wheel` a wheel on the controller to install. `backend` is
+    llama.cpp's: cuda, hip, vulkan or cpu.
     """
 
     name: str
@@ -73,7 +78,10 @@ class Wish:
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     executable: str | None = None
     wheel: str | None = None
+    backend: str | None = None
     start_s: int = 600
+    shared_prefix_tokens: int | None = None
+    switch_runtime: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,8 @@ class Workload:
     `context` is the longest request, `input_tokens` and `output_tokens` a typical one, all in
     tokens; `concurrency` counts requests at a time over all engines of the service.
     `kv_cache_dtype` is the type of cached elements in the runtime's own word, None for 16 bit.
+    `shared_prefix_tokens` are those of the input that all requests begin with, 0 where none is
+    known.
     """
 
     objective: Objective
@@ -93,6 +103,7 @@ class Workload:
     ttft_ms: float | None = None
     tpot_ms: float | None = None
     kv_cache_dtype: str | None = None
+    shared_prefix_tokens: int = 0
 
     @property
     def request_tokens(self) -> int:

@@ -27,11 +27,14 @@ def workload(model: ModelSpec, wish: Wish) -> Workload:
 
 def _filled(wish: Wish, model: ModelSpec) -> Workload:
     context = wish.context or _context(wish, model)
-    room = context - (wish.input_tokens or 1)
+    shared = wish.shared_prefix_tokens or 0
+    room = context - (wish.input_tokens or shared + 1)
     output = wish.output_tokens or max(1, min(OUTPUT_TOKENS, context // 4, room))
-    given = wish.input_tokens or max(1, min(INPUT_TOKENS, context - output))
+    given = wish.input_tokens or max(shared + 1, min(shared + INPUT_TOKENS, context - output))
     if given + output > context:
         raise WishError(_too_long(wish, context, given))
+    if shared >= given:
+        raise WishError(_all_shared(wish, given))
     return Workload(
         objective=wish.objective,
         context=context,
@@ -41,12 +44,15 @@ def _filled(wish: Wish, model: ModelSpec) -> Workload:
         ttft_ms=wish.ttft_ms,
         tpot_ms=wish.tpot_ms,
         kv_cache_dtype=kv_cache_dtype(wish, model),
+        shared_prefix_tokens=shared,
     )
 
 
 def _context(wish: Wish, model: ModelSpec) -> int:
     """`CONTEXT`, more where one request of the wish is longer, and never beyond the model's own."""
-    request = (wish.input_tokens or 1) + (wish.output_tokens or OUTPUT_TOKENS)
+    shared = wish.shared_prefix_tokens
+    given = wish.input_tokens or (shared + INPUT_TOKENS if shared else 1)
+    request = given + (wish.output_tokens or OUTPUT_TOKENS)
     wanted = max(CONTEXT, request)
     return min(wanted, model.max_position_embeddings or wanted)
 
@@ -59,6 +65,15 @@ def _too_long(wish: Wish, context: int, given: int) -> str:
     raised = f", or raise context to {given + output}" if wish.context else ""
     hint = f"lower input_tokens or output_tokens{raised}"
     return f"{wish.name}: {found} is longer than {whose} of {context:,}: {hint}"
+
+
+def _all_shared(wish: Wish, given: int) -> str:
+    """One line: a request is its own part, too."""
+    shared = wish.shared_prefix_tokens or 0
+    return (
+        f"{wish.name}: shared_prefix_tokens {shared:,} leave nothing of {given:,} input tokens: "
+        "they are a part of input_tokens; raise those, or lower the shared ones"
+    )
 
 
 def kv_cache_dtype(wish: Wish, model: ModelSpec) -> str | None:

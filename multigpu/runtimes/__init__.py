@@ -12,6 +12,7 @@ from multigpu.errors import WishError
 from multigpu.hardware import Host
 from multigpu.install import Files, Recipe
 from multigpu.plan import Candidate, Check, ModelSpec, Plan, Reason, Service, Wish
+from multigpu.progress import Progress
 from multigpu.runtimes import llama_cpp, sglang, vllm
 
 
@@ -49,6 +50,16 @@ class Runtime(Protocol):
 
     def render(self, plan: Plan, executable: str, model_path: str) -> tuple[Service, ...]:
         """One service per replica."""
+
+    def progress(self, plan: Plan) -> Progress:
+        """Which of its metrics show that it works; every service carries it."""
+
+    def benchmark(self, plan: Plan, url: str, model_path: str) -> tuple[str, ...]:
+        """Command of the runtime's own benchmark tool, for the plan's workload.
+
+        `argv[0]` is a program beside the runtime's executable; `url` is that of one engine, without
+        a path, `model_path` what the engine was started with. Empty where the runtime has no tool.
+        """
 
 
 RUNTIMES: tuple[Runtime, ...] = (vllm, llama_cpp, sglang)

@@ -23,6 +23,7 @@ from multigpu.plan import (
     Strategy,
     Wish,
 )
+from multigpu.progress import Progress
 from multigpu.runtimes import llama_cpp_memory as memory
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.candidates import groups_of, sizes, whole
@@ -91,7 +92,53 @@ def render(plan: Plan, executable: str, model_path: str) -> tuple[Service, ...]:
     def argv(port: int) -> tuple[str, ...]:
         return executable, *merged(_flags(plan, model_path, port), plan.wish.flags)
 
-    return replica_services(plan, argv, health_path="/health")
+    return replica_services(plan, argv, health_path="/health", progress=progress(plan))
+
+
+def progress(plan: Plan) -> Progress:
+    """With `--metrics`; guarded by the API key where one is set.
+
+    The counters of tokens move only when a request ends (`tools/server/server-task.cpp`), and a
+    device that hangs leaves every path answering 200: decode calls are what moves.
+    """
+    busy = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
+    return Progress("/metrics", busy, ("llamacpp:n_decode_total",))
+
+
+SEATS = (1, 2, 4, 8, 16, 32, 64)
+BENCHMARKED = (
+    "--rpc",
+    "--split-mode",
+    "--device",
+    "--gpu-layers",
+    "--fit",
+    "--flash-attn",
+    "--tensor-split",
+    "--n-cpu-moe",
+    "--cache-type-k",
+    "--cache-type-v",
+)
+"""Flags of the service that change its speed and that llama-batched-bench has too."""
+
+
+def benchmark(plan: Plan, url: str, model_path: str) -> tuple[str, ...]:
+    """`llama-batched-bench`: it loads the model itself, so the service must be stopped first.
+
+    `url` is not used. It runs on the cards and with the split of the plan, with as many requests
+    at a time as are planned for and its cache holds.
+    """
+    load, chosen = plan.workload, plan.chosen
+    tokens = chosen.kv_tokens or load.request_tokens
+    held = max(1, tokens // load.request_tokens)
+    seats = [n for n in SEATS if n <= min(held, max(load.concurrency, chosen.max_num_seqs or 1))]
+    ours = _flags(plan, model_path, plan.wish.port)
+    return (
+        "llama-batched-bench",
+        *("--model", model_path, "--ctx-size", str(tokens)),
+        *merged({name: ours[name] for name in BENCHMARKED if name in ours}, {}),
+        *("-npp", str(load.input_tokens), "-ntg", str(load.output_tokens)),
+        *("-npl", ",".join(str(n) for n in seats), "--output-format", "jsonl"),
+    )
 
 
 SPLIT_MODES = {Strategy.LAYER_SPLIT: "layer", Strategy.TENSOR_SPLIT: "tensor"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from multigpu.plan import Plan, Service, Setting
+from multigpu.progress import UNKNOWN, Progress
 
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
@@ -20,7 +21,11 @@ def merged(ours: Mapping[str, str | None], wished: Mapping[str, str | None]) -> 
 
 
 def replica_services(
-    plan: Plan, argv: Callable[[int], tuple[str, ...]], *, health_path: str
+    plan: Plan,
+    argv: Callable[[int], tuple[str, ...]],
+    *,
+    health_path: str,
+    progress: Progress = UNKNOWN,
 ) -> tuple[Service, ...]:
     """`chat`, or `chat-0`, `chat-1` on ports wish.port + i; `argv` is asked per port."""
     replicas, wish = plan.chosen.replicas, plan.wish
@@ -33,6 +38,7 @@ def replica_services(
             port=wish.port + i,
             health_path=health_path,
             gpus=plan.chosen.gpus[i * size : (i + 1) * size],
+            progress=progress,
         )
         for i in range(replicas)
     )

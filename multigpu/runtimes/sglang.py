@@ -14,7 +14,19 @@ from multigpu import memory as m
 from multigpu.errors import WishError
 from multigpu.hardware import Host, Vendor
 from multigpu.labels import cards, gib
-from multigpu.plan import Candidate, Check, ModelSpec, Plan, Reason, Service, Source, Wish
+from multigpu.plan import (
+    Candidate,
+    Check,
+    ModelSpec,
+    Plan,
+    Reason,
+    Service,
+    Source,
+    Wish,
+    Workload,
+)
+from multigpu.progress import Progress
+from multigpu.runtimes import benchmarking
 from multigpu.runtimes import sglang_memory as memory
 from multigpu.runtimes.proposals import Ways
 from multigpu.runtimes.rendering import merged, replica_services
@@ -111,8 +123,67 @@ def cautions(candidate: Candidate, host: Host, model: ModelSpec) -> Iterator[Rea
 def render(plan: Plan, executable: str, model_path: str) -> tuple[Service, ...]:
     """One service per replica. `executable` is `sglang`'s path, `model_path` a path or hub id."""
     return replica_services(
-        plan, lambda port: _argv(plan, executable, model_path, port), health_path="/health"
+        plan,
+        lambda port: _argv(plan, executable, model_path, port),
+        health_path="/health",
+        progress=progress(plan),
     )
+
+
+def progress(plan: Plan) -> Progress:
+    """With `--enable-metrics` (`observability/metrics_collector.py`); never guarded by a key.
+
+    The tokens of the moment count prefill and decode of every step; those of requests move when an
+    answer, or a part of a stream, is handed out.
+    """
+    busy = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+    moving = ("sglang:realtime_tokens_total", "sglang:generation_tokens_total")
+    return Progress("/metrics", busy, moving)
+
+
+def benchmark(plan: Plan, url: str, model_path: str) -> tuple[str, ...]:
+    """`python -m sglang.benchmark.serving`; random tokens, which no data set is fetched for.
+
+    A prefix that requests share is the system prompt of one group of the generated data set.
+    """
+    load = plan.workload
+    common = {
+        "backend": "sglang-oai",
+        "base_url": url,
+        "model": model_path,
+        "served_model_name": benchmarking.served_name(plan),
+        "tokenizer": model_path,
+    }
+    many = benchmarking.requests(load)
+    flags = benchmarking.options(
+        **common,
+        **(_shared(load, many) if load.shared_prefix_tokens else _random(load, many)),
+        max_concurrency=load.concurrency,
+        output_file="sglang.jsonl",
+    )
+    return ("python", "-m", "sglang.benchmark.serving", *flags)
+
+
+def _random(load: Workload, requests: int) -> dict[str, object]:
+    return {
+        "dataset_name": "random-ids",
+        "random_input_len": load.input_tokens,
+        "random_output_len": load.output_tokens,
+        "random_range_ratio": 1.0,
+        "num_prompts": requests,
+    }
+
+
+def _shared(load: Workload, requests: int) -> dict[str, object]:
+    return {
+        "dataset_name": "generated-shared-prefix",
+        "gsp_num_groups": 1,
+        "gsp_prompts_per_group": requests,
+        "gsp_system_prompt_len": load.shared_prefix_tokens,
+        "gsp_question_len": load.input_tokens - load.shared_prefix_tokens,
+        "gsp_output_len": load.output_tokens,
+        "gsp_range_ratio": 1.0,
+    }
 
 
 def _argv(plan: Plan, executable: str, model_path: str, port: int) -> tuple[str, ...]:

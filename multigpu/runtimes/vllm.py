@@ -21,8 +21,9 @@ from multigpu.plan import (
     Source,
     Wish,
 )
+from multigpu.progress import Progress
+from multigpu.runtimes import benchmarking, vllm_rules
 from multigpu.runtimes import vllm_memory as memory
-from multigpu.runtimes import vllm_rules
 from multigpu.runtimes.proposals import Ways
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.signs import REDEPLOY, equal, last
@@ -48,8 +49,50 @@ cautions = vllm_rules.cautions
 def render(plan: Plan, executable: str, model_path: str) -> tuple[Service, ...]:
     """One service per replica. `executable` is `vllm`'s path, `model_path` a path or hub id."""
     return replica_services(
-        plan, lambda port: _argv(plan, executable, model_path, port), health_path="/health"
+        plan,
+        lambda port: _argv(plan, executable, model_path, port),
+        health_path="/health",
+        progress=progress(plan),
     )
+
+
+def progress(plan: Plan) -> Progress:
+    """Always published (`v1/metrics/loggers.py`); the cache moves with every chunk of a prompt."""
+    return Progress(
+        "/metrics",
+        busy=("vllm:num_requests_running", "vllm:num_requests_waiting"),
+        moving=(
+            "vllm:generation_tokens_total",
+            "vllm:prompt_tokens_total",
+            "vllm:request_success_total",
+            "vllm:kv_cache_usage_perc",
+        ),
+    )
+
+
+def benchmark(plan: Plan, url: str, model_path: str) -> tuple[str, ...]:
+    """`vllm bench serve`, which needs the extra `vllm[bench]`; random tokens of the exact lengths.
+
+    Tokens that requests share come before the random ones (`benchmarks/datasets/datasets.py`).
+    """
+    load = plan.workload
+    flags = benchmarking.options(
+        backend="openai",
+        base_url=url,
+        endpoint="/v1/completions",
+        model=benchmarking.served_name(plan),
+        tokenizer=model_path,
+        dataset_name="random",
+        random_input_len=load.input_tokens - load.shared_prefix_tokens,
+        random_prefix_len=load.shared_prefix_tokens,
+        random_output_len=load.output_tokens,
+        num_prompts=benchmarking.requests(load),
+        max_concurrency=load.concurrency,
+        num_warmups=min(4, load.concurrency),
+        ignore_eos=True,
+        save_result=True,
+    )
+    return ("vllm", "bench", "serve", *flags)
 
 
 def _argv(plan: Plan, executable: str, model_path: str, port: int) -> tuple[str, ...]:
