@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
+from multigpu.backend import Backend, choose
 from multigpu.groups import bonded
 from multigpu.hardware import Host, P2p, Vendor
 from multigpu.placement import even
@@ -17,6 +18,14 @@ def settings(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> tup
     for name, value in wish.env.items():
         found[name] = Setting(name, value, "set in the inventory")
     return tuple(found.values())
+
+
+def used_backend(host: Host, chosen: Candidate, wish: Wish) -> Backend:
+    """What the chosen cards are reached by; llama.cpp has the choice, the others CUDA or HIP."""
+    gpus = [host.gpu(index) for index in chosen.gpus]
+    if chosen.runtime == "llama.cpp":
+        return choose(gpus, wish)
+    return Backend.HIP if any(gpu.vendor is Vendor.AMD for gpu in gpus) else Backend.CUDA
 
 
 def _ours(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> Iterator[Setting]:

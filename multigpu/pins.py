@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from multigpu import labels
+from multigpu.backend import Backend, of_devices
 from multigpu.errors import WishError
 from multigpu.flags import check
 from multigpu.hardware import Host
@@ -23,6 +24,7 @@ PINS = (
     "expert_parallel",
     "cpu_offload_gib",
     "devices",
+    "backend",
     "flags",
     "env",
 )
@@ -56,6 +58,10 @@ WRITTEN = {
 
 A second word on them would be served, but not planned, probed or verified.
 """
+
+
+LLAMA_CPP = ("llama.cpp", "llama_cpp.server")
+"""Runtimes whose devices are ggml's."""
 
 
 KV_CACHE_DTYPES = {
@@ -111,6 +117,7 @@ def check_pins(host: Host, model: ModelSpec, wish: Wish) -> None:
         _utilization,
         _cache,
         _devices,
+        _backend,
     ):
         problem = checked(host, model, wish)
         if problem is not None:
@@ -192,6 +199,21 @@ def _devices(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     if wish.gpus is not None and len(wish.gpus) != len(wish.devices):
         return (
             f"devices {list(wish.devices)} do not match gpus {list(wish.gpus)}: one name per card"
+        )
+    return None
+
+
+def _backend(host: Host, model: ModelSpec, wish: Wish) -> str | None:
+    """llama.cpp's backend against the cards, the names of its devices and the runtime."""
+    if wish.backend is None:
+        return None
+    if wish.runtime not in (None, *LLAMA_CPP) or model.format != "gguf":
+        return "backend is llama.cpp's: leave it out, vLLM and SGLang have one for each vendor"
+    named = of_devices(wish.devices or ()) - {Backend.CPU}
+    if named - {wish.backend}:
+        return (
+            f"backend {wish.backend} does not have devices {list(wish.devices or ())}: name those "
+            "of one backend, or leave devices out"
         )
     return None
 

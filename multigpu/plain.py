@@ -40,6 +40,7 @@ _ORDER = (
     "environment",
     "gpu_uuids",
     "gpu_names",
+    "backend",
     "workload",
     "rejected",
     "wish",

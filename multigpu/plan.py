@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from multigpu.backend import Backend
 from multigpu.model_spec import LayerCache, ModelSpec, Source
 from multigpu.predicted import Estimate, Memory, Prediction
 from multigpu.progress import UNKNOWN, Progress
@@ -152,6 +153,7 @@ class Plan:
 
     `gpu_uuids` and `gpu_names` (`NVIDIA GeForce RTX 3090`; empty where nobody filled them in) align
     with `chosen.gpus`. `pinned` names the wish keys that the operator fixed.
+    `backend` is what the processes reach the cards by, whatever the runtime (`hip` is ROCm).
     `assumptions` are sentences that the numbers rest on. `justification` compares with one card, on
     hosts with two or more.
     """
@@ -171,6 +173,7 @@ class Plan:
     assumptions: tuple[str, ...] = ()
     justification: Justification | None = None
     gpu_names: tuple[str | None, ...] = ()
+    backend: Backend = Backend.CUDA
 
     def explain(self) -> str:
         """The page of this plan, plain text of at most 80 columns."""
