@@ -8,7 +8,7 @@ with boot logs of releases that did not print them apart: `python -m benchmarks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from math import ceil, floor, inf
 from typing import NamedTuple
@@ -44,7 +44,10 @@ Rank = tuple[Card, Span]
 
 
 class Fixed(NamedTuple):
-    """What a rank holds beside its cache, in whole MiB, and how its cache is cut."""
+    """What a rank holds beside its cache, in whole MiB, and how its cache is cut.
+
+    `layout` is None and `block_mib` 0.0 where nothing is cached.
+    """
 
     weights_mib: float
     activations_mib: float
@@ -52,31 +55,65 @@ class Fixed(NamedTuple):
     graphs_mib: float
     total_mib: float
     layout: Layout | None
+    block_mib: float
     offloaded_mib: float
 
 
-def fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
-    """Follows from the kind of card alone, so it is kept with the engine, for one model."""
+class Held(NamedTuple):
+    """One rank of an engine: its card, what it holds beside its cache, what vLLM may take."""
+
+    card: Card
+    fixed: Fixed
+    capacity_mib: float
+
+
+class Team(NamedTuple):
+    """The ranks of a candidate: those of all engines of `world`, or one that stands for `times`."""
+
+    ranks: tuple[Rank, ...]
+    world: int
+    times: int
+
+
+def _team(candidate: Candidate, held: list[Card], spans: list[Span], world: int) -> Team:
+    """Like cards that hold the same blocks are counted once, and so are engines over such cards."""
+    if candidate.pipeline_parallel_size == 1 and held.count(held[0]) == len(held):
+        return Team(((held[0], spans[0]),), 1, len(held))
+    return Team(tuple(zip(held, spans, strict=True)), world, 1)
+
+
+def _held(ranks: Iterable[Rank], e: Engine, model: ModelSpec, fraction: float) -> list[Held]:
+    """Like ranks as one object. What a kind of card holds is kept with the engine, for a model."""
     known = memo(e)
     if known.get("model") is not model:
         known["model"], known["fixed"] = model, {}
-    key = (span, card.kind)
-    found: Fixed | None = known["fixed"].get(key)
-    if found is None:
-        found = known["fixed"][key] = _fixed(card, span, e, model)
-    return found
+    kept: dict[tuple[Span, object], Fixed] = known["fixed"]
+    found: dict[Rank, Held] = {}
+    held = []
+    for rank in ranks:
+        one = found.get(rank)
+        if one is None:
+            card, span = rank
+            fixed = kept.get((span, card.kind))
+            if fixed is None:
+                fixed = kept[span, card.kind] = _fixed(card, span, e, model)
+            one = found[rank] = Held(card, fixed, float(floor(card.room.total_mib * fraction)))
+        held.append(one)
+    return held
 
 
 def _fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
-    held = weights_mib(model, span, e.tp, card.gpu, expert_parallel=e.expert_parallel)
+    resident = weights_mib(model, span, e.tp, card.gpu, expert_parallel=e.expert_parallel)
     last = span[1] == model.num_hidden_layers
-    weights = float(ceil(max(0.0, held - e.offload_mib)))
+    weights = float(ceil(max(0.0, resident - e.offload_mib)))
     activations = float(ceil(activations_mib(model, e, last=last)))
     overhead = float(ceil(overhead_mib(card.gpu.vendor, e)))
     graphs = float(ceil(graphs_mib(e))) if e.release.graphs_first else 0.0
     total = weights + activations + overhead + graphs
     cut = layout(model, span, e.tp, e.kv_bytes)
-    return Fixed(weights, activations, overhead, graphs, total, cut, min(e.offload_mib, held))
+    block = cut.block_bytes / m.MIB if cut is not None else 0.0
+    offloaded = min(e.offload_mib, resident)
+    return Fixed(weights, activations, overhead, graphs, total, cut, block, offloaded)
 
 
 def utilization(held: Sequence[Card], wish: Wish) -> float:
@@ -99,44 +136,35 @@ def sized(
     known = cards(host, wish)
     held = [known[index] for index in candidate.gpus]
     fraction = utilization(held, wish)
+    e = engine(candidate, held, model, wish, release)
+    team = _team(candidate, held, spans, e.world)
     found = candidate
-    for e in settings(engine(candidate, held, model, wish, release), wish):
-        found = _filled_in(candidate, held, spans, e, model, wish, fraction)
+    for tried in settings(e, wish):
+        found = _filled_in(candidate, team, tried, model, wish, fraction)
         if found.kv_sequences:
             break
     return found
 
 
 def _filled_in(
-    candidate: Candidate,
-    held: Sequence[Card],
-    spans: Sequence[Span],
-    e: Engine,
-    model: ModelSpec,
-    wish: Wish,
-    fraction: float,
+    candidate: Candidate, team: Team, e: Engine, model: ModelSpec, wish: Wish, fraction: float
 ) -> Candidate:
     """The candidate with the memory of engines that are started so; the smallest one's tokens."""
-    # Like cards that hold the same blocks are counted once, and so are engines over such cards.
-    times, world = 1, e.world
-    if candidate.pipeline_parallel_size == 1 and held.count(held[0]) == len(held):
-        times, world, held, spans = len(held), 1, held[:1], spans[:1]
-    ranks = tuple(zip(held, spans, strict=True))
-    terms = {rank: fixed(*rank, e, model) for rank in dict.fromkeys(ranks)}
-    engines = [ranks[i : i + world] for i in range(0, len(ranks), world)]
-    rooms = {engine: _blocks(engine, terms, fraction) for engine in dict.fromkeys(engines)}
-    blocks, sure = min(rooms.values())
+    held = _held(team.ranks, e, model, fraction)
+    parts = [held[i : i + team.world] for i in range(0, len(held), team.world)]
+    rooms = [_blocks(part) for part in parts]
+    blocks, sure = min(rooms)
     context = workload(model, wish).context
-    request, longest = _request(terms.values(), context, sure, e)
-    needed = request + _null_blocks(e)
+    null = 1 if e.release.null_block else 0
+    request, longest = _request(held, context, sure - null, e)
+    needed = request + null
     concurrency = blocks / request if request else float(e.max_num_seqs)
-    rows = {
-        engine: _rows(engine, terms, fraction, mine if enough >= needed else None, needed)
-        for engine, (mine, enough) in rooms.items()
-    }
+    memory: list[Memory] = []
+    for part, (mine, enough) in zip(parts, rooms, strict=True):
+        memory += _rows(part, mine if enough >= needed else None, needed)
     return changed(
         candidate,
-        memory=tuple([row for engine in engines for row in rows[engine]] * times),
+        memory=tuple(memory * team.times),
         kv_tokens=floor(concurrency * context),
         kv_sequences=floor(concurrency) if sure >= needed else 0,
         max_model_len=context,
@@ -144,71 +172,66 @@ def _filled_in(
         max_num_seqs=e.max_num_seqs,
         max_num_batched_tokens=e.batched if e.told else None,
         gpu_memory_utilization=fraction,
-        cpu_offload_mib=times * _offloaded(ranks, terms) if e.offload_mib else 0.0,
+        cpu_offload_mib=_offloaded(held) * team.times if e.offload_mib else 0.0,
     )
 
 
-def _offloaded(ranks: Iterable[Rank], terms: Mapping[Rank, Fixed]) -> float:
+def _offloaded(held: Iterable[Held]) -> float:
     """Weights of all ranks in the host's memory; a rank has no more to give than it holds."""
-    return sum(terms[rank].offloaded_mib for rank in ranks)
+    return sum(rank.fixed.offloaded_mib for rank in held)
 
 
-def _blocks(ranks: Iterable[Rank], terms: Mapping[Rank, Fixed], fraction: float) -> tuple[int, int]:
+def _blocks(ranks: Iterable[Held]) -> tuple[int, int]:
     """Blocks of the rank with the fewest, and those of it that are sure: less the margin."""
     found, sure = inf, inf
-    for rank in dict.fromkeys(ranks):
-        f = terms[rank]
-        if f.layout is not None:
-            spare = floor(rank[0].room.total_mib * fraction) - f.total_mib
-            size = f.layout.block_bytes / m.MIB
-            found, sure = min(found, spare / size), min(sure, (spare - FIT_MARGIN_MIB) / size)
+    for _, fixed, capacity_mib in ranks:
+        size = fixed.block_mib
+        if size:
+            spare = capacity_mib - fixed.total_mib
+            if spare / size < found:
+                found = spare / size
+            if (spare - FIT_MARGIN_MIB) / size < sure:
+                sure = (spare - FIT_MARGIN_MIB) / size
     if found is inf:
         return 0, 0
     return max(0, floor(found)), max(0, floor(sure))
 
 
-def _null_blocks(e: Engine) -> int:
-    """Blocks that no request gets: the pool keeps one back, for which the start check plans."""
-    return 1 if e.release.null_block else 0
-
-
-def _request(terms: Iterable[Fixed], context: int, blocks: int, e: Engine) -> tuple[int, int]:
-    """(blocks of one request of `context` tokens, the longest request that fits)."""
-    for f in terms:
-        if f.layout is not None:
-            longest = f.layout.longest(blocks - _null_blocks(e), e.in_flight)
-            return f.layout.blocks(context, e.in_flight), longest
+def _request(held: Iterable[Held], context: int, blocks: int, e: Engine) -> tuple[int, int]:
+    """(blocks of one request of `context` tokens, the longest request that `blocks` hold)."""
+    for _, fixed, _ in held:
+        if fixed.layout is not None:
+            longest = fixed.layout.longest(blocks, e.in_flight)
+            return fixed.layout.blocks(context, e.in_flight), longest
     return 0, UNBOUNDED
 
 
-def _rows(
-    ranks: Sequence[Rank],
-    terms: Mapping[Rank, Fixed],
-    fraction: float,
-    blocks: int | None,
-    needed: int,
-) -> list[Memory]:
+def _rows(ranks: Sequence[Held], blocks: int | None, needed: int) -> list[Memory]:
     """The cards of one engine, like ones as one object.
 
     vLLM takes what is left as KV cache, cut to the blocks of the rank that has the fewest. Where
     not even one request fits (None) the cache is what that request needs, and the margin is seen.
     """
-    made = {rank: _memory(rank[0], terms[rank], fraction, blocks, needed) for rank in set(ranks)}
-    return [made[rank] for rank in ranks]
+    made: dict[int, Memory] = {}
+    rows = []
+    for rank in ranks:
+        row = made.get(id(rank))
+        if row is None:
+            row = made[id(rank)] = _memory(rank, blocks, needed)
+        rows.append(row)
+    return rows
 
 
-def _memory(card: Card, f: Fixed, fraction: float, blocks: int | None, needed: int) -> Memory:
-    size = f.layout.block_bytes / m.MIB if f.layout is not None else 0.0
-    overhead = f.overhead_mib
-    if f.layout is not None and blocks is None:
-        overhead += FIT_MARGIN_MIB
+def _memory(rank: Held, blocks: int | None, needed: int) -> Memory:
+    card, fixed, capacity_mib = rank
+    size = fixed.block_mib
     return Memory(
-        f.weights_mib,
+        fixed.weights_mib,
         float(ceil(needed * size) if blocks is None else floor(blocks * size)),
-        f.activations_mib,
-        overhead,
-        float(floor(card.room.total_mib * fraction)),
-        f.graphs_mib,
+        fixed.activations_mib,
+        fixed.overhead_mib + (FIT_MARGIN_MIB if size and blocks is None else 0.0),
+        capacity_mib,
+        fixed.graphs_mib,
         card.other_mib,
     )
 

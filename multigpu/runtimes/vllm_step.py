@@ -6,7 +6,7 @@ The profiling step runs `max_num_batched_tokens` tokens and samples for `max_num
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from multigpu.hardware import Vendor
@@ -108,7 +108,7 @@ def _engine(
     )
 
 
-def settings(e: Engine, wish: Wish) -> Iterator[Engine]:
+def settings(e: Engine, wish: Wish) -> Sequence[Engine]:
     """An engine and what needs less of a card, in the order in which they are tried.
 
     Where vLLM's defaults for a large card leave no room for one request, those of a small card are
@@ -123,7 +123,8 @@ def settings(e: Engine, wish: Wish) -> Iterator[Engine]:
             mib = wish.cpu_offload_gib * 1024
             tried += [replace(one, offload_mib=mib) for one in tried]
         known["settings"] = tried
-    yield from known["settings"]
+    found: Sequence[Engine] = known["settings"]
+    return found
 
 
 def activations_mib(model: ModelSpec, e: Engine, *, last: bool = True) -> float:
