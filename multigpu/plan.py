@@ -17,6 +17,7 @@ from multigpu.wish_values import Objective, Strategy, Wish, Workload
 __all__ = [
     "Candidate",
     "Check",
+    "Credential",
     "Estimate",
     "Justification",
     "LayerCache",
@@ -183,11 +184,25 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Credential:
+    """A secret that a process gets by LoadCredential=. `source_path` is its file on the controller.
+
+    The supervisor hands it to the engine as the environment variable `variable`, or as `config_key`
+    of a configuration file; where both are None the command line names its path.
+    """
+
+    name: str
+    source_path: str
+    variable: str | None = None
+    config_key: str | None = None
+
+
+@dataclass(frozen=True)
 class Service:
     """One process to run: one per replica, else one.
 
     `argv[0]` is the runtime's executable; `gpus` the NVML indices it must feed, in device order;
-    `progress` says which of its metrics show that it works.
+    `progress` says which of its metrics show that it works, `credentials` the secrets it gets.
     """
 
     name: str
@@ -197,6 +212,7 @@ class Service:
     health_path: str
     gpus: tuple[int, ...]
     progress: Progress = UNKNOWN
+    credentials: tuple[Credential, ...] = ()
 
 
 @dataclass(frozen=True)

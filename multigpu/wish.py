@@ -14,11 +14,16 @@ from multigpu.errors import WishError
 from multigpu.plan import Objective, Strategy, Wish
 from multigpu.runtimes import RUNTIMES
 
-SERVICE_NAME = re.compile(r"(?!install-)[a-z0-9][a-z0-9-]*")
-"""Units named multigpu-install-* install runtimes."""
+SERVICE_NAME = re.compile(r"(?!install-|fetch-|devices$)[a-z0-9][a-z0-9-]*")
+"""Units named multigpu-install-* install runtimes, multigpu-fetch-* fetch models, multigpu-devices
+looks for the cards."""
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"(.*[_-])?(TOKEN|SECRET|PASSWORD|PASSWD|API[_-]?KEY|ACCESS[_-]KEY)", re.I)
 """Names of flags and variables whose value is a secret. HF_TOKEN_PATH and TOKENIZERS_* are none."""
+EMBEDDED = re.compile(
+    r"://[^/\s:@]*:[^/\s@]+@|\bhf_[A-Za-z0-9]{20}|\bsk-[A-Za-z0-9_-]{20}", re.I | re.ASCII
+)
+"""A URL with user and password, a token of the Hugging Face hub, an OpenAI-like API key."""
 KEYS = tuple(field.name for field in fields(Wish) if field.name != "name")
 ALIASES = {"max_model_len": "context"}
 """vLLM's word for a key of ours."""
@@ -39,7 +44,10 @@ def wishes(services: Mapping[str, Mapping[str, Any]]) -> tuple[Wish, ...]:
 
 def _wish(name: object, wished: object) -> Wish:
     if not isinstance(name, str) or not SERVICE_NAME.fullmatch(name):
-        raise WishError(f"service {name!r}: use lower-case letters, digits and dashes, no install-")
+        raise WishError(
+            f"service {name!r}: use lower-case letters, digits and dashes, and neither "
+            "install-... nor fetch-... nor devices, which are units of ours"
+        )
     if not isinstance(wished, Mapping):
         raise WishError(f"{name}: is not a dict: write {{'model': ...}}")
     wished = _canonical(name, wished)
@@ -63,14 +71,39 @@ def _canonical(name: str, wished: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _no_secrets(wish: Wish) -> None:
     """Command lines and plan files are readable to everybody. The value is not repeated."""
-    named = (*((f"env {n}", n) for n in wish.env), *((f"flags {n}", n) for n in wish.flags))
-    for where, name in named:
-        if SECRET.fullmatch(name.lstrip("-")):
+    values = {
+        "model": wish.model,
+        **{f"env {name}": value for name, value in wish.env.items()},
+        **{f"flags {name}": value for name, value in wish.flags.items()},
+    }
+    for where, value in values.items():
+        if is_secret(where.rpartition(" ")[2], value):
+            raise WishError(f"{wish.name}: {where} holds a secret, {INSTEAD}{wish.name}")
+    for flag in {"--api-key-file", "--config"} & wish.flags.keys():
+        if wish.api_key_file is not None:
             raise WishError(
-                f"{wish.name}: {where} holds a secret, and plans and command lines can be read by "
-                "everybody: put it as a variable into a file of mode 0600 on the host and name "
-                f"that as EnvironmentFile= with systemctl edit multigpu-{wish.name}"
+                f"{wish.name}: flags {flag} and api_key_file may disagree: leave one out"
             )
+
+
+INSTEAD = (
+    "and plans and command lines can be read by everybody: use api_key_file or hf_token_file; put "
+    "any other as a variable into a file of mode 0600 on the host and name that as "
+    "EnvironmentFile= with systemctl edit multigpu-"
+)
+
+
+def is_secret(name: str, value: object) -> bool:
+    """True when the name is that of a secret, or the value holds one whatever its name."""
+    named = SECRET.fullmatch(name.lstrip("-")) is not None
+    return named or (isinstance(value, str) and EMBEDDED.search(value) is not None)
+
+
+def _shown(value: object) -> object:
+    """A wrong value as an error may show it."""
+    if isinstance(value, Mapping):
+        return {k: "(hidden)" if is_secret(str(k), v) else v for k, v in value.items()}
+    return "(hidden)" if is_secret("", value) else value
 
 
 def _nearest(key: object) -> str:
@@ -82,7 +115,7 @@ def _read(name: str, key: str, value: object) -> Any:
     try:
         return READERS[key](value)
     except ValueError as error:
-        raise WishError(f"{name}: {key} is {value!r}: {error}") from None
+        raise WishError(f"{name}: {key} is {_shown(value)!r}: {error}") from None
 
 
 def _text(value: object) -> str:
@@ -235,8 +268,11 @@ READERS: dict[str, Reader] = {
     "env": _env,
     "executable": _text,
     "wheel": _text,
+    "runtime_version": _text,
     "backend": _backend,
     "start_s": _positive,
     "shared_prefix_tokens": _positive,
     "switch_runtime": _truth,
+    "api_key_file": _text,
+    "hf_token_file": _text,
 }

@@ -42,12 +42,16 @@ class Wish:
     prompt and tools of an agent), part of `input_tokens`. `switch_runtime` lets a service that has
     been in use for less than a week go over to another runtime.
 
+    `api_key_file` and `hf_token_file` are paths on the controller of files that hold a secret, never
+    the secret itself.
+
     Pins (`None` = free): runtime, strategy, gpus (NVML indices), tensor_parallel_size,
     pipeline_parallel_size, layers (per card), gpu_memory_utilization, kv_cache_dtype (the runtime's
     own word), expert_parallel. `flags` and `env` are passed
     on after a check against the runtime's own parser. `devices` are the runtime's own device names
     in the order of the planned cards (llama.cpp: CUDA0, RPC0, Vulkan0). `executable` names a
-    runtime that is already on the host, `wheel` a wheel on the controller to install. `backend` is
+    runtime that is already on the host, `wheel` a wheel on the controller to install,
+    `runtime_version` a release that has a lock in templates/requirements. `backend` is
     llama.cpp's: cuda, hip, vulkan or cpu.
     """
 
@@ -78,10 +82,13 @@ class Wish:
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     executable: str | None = None
     wheel: str | None = None
+    runtime_version: str | None = None
     backend: str | None = None
     start_s: int = 600
     shared_prefix_tokens: int | None = None
     switch_runtime: bool | None = None
+    api_key_file: str | None = None
+    hf_token_file: str | None = None
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,9 @@ def test_what_is_wrong_is_one_line_with_service_and_key(keys: dict[str, Any], sa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["Chat", "a b", "", "-a", "../x", "install-a", 7])
+@pytest.mark.parametrize(
+    "name", ["Chat", "a b", "", "-a", "../x", "install-a", "devices", "fetch-a", 7]
+)
 def test_a_service_name_that_cannot_be_a_unit_name_is_refused(name: Any) -> None:
     with pytest.raises(WishError, match="lower-case"):
         wishes({name: {"model": "m"}})
@@ -114,18 +116,41 @@ def test_any_value_is_a_wish_or_a_wish_error(key: str, value: object) -> None:
         {"env": {"DB_PASSWORD": "hf_abc"}},
         {"flags": {"--api-key": "hf_abc"}},
         {"flags": {"--ssl-keyfile-password": "hf_abc"}},
+        {"env": {"https_proxy": "http://me:hf_abc@proxy:3128"}},
+        {"env": {"EXTRA": "hf_abcdefghijklmnopqrstuvwxyz"}},
+        {"flags": {"--otlp-traces-endpoint": "grpc://:hf_abc@collector"}},
     ],
 )
 def test_a_secret_is_refused_with_a_place_for_it_and_not_repeated(keys: dict[str, Any]) -> None:
-    with pytest.raises(WishError, match="EnvironmentFile=") as caught:
+    with pytest.raises(WishError, match=r"api_key_file.*EnvironmentFile=") as caught:
         one(**keys)
     said = str(caught.value)
     assert "hf_abc" not in said
     assert next(iter(next(iter(keys.values())))) in said
 
 
+def test_an_error_about_a_mapping_does_not_repeat_a_secret_in_it() -> None:
+    with pytest.raises(WishError, match="A B") as caught:
+        one(env={"A B": 1, "HF_TOKEN": "hunter2", "PROXY": "http://me:hunter2@proxy"})
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(WishError) as caught:
+        one(model="https://me:hunter2@host/x.gguf")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_key_file_and_a_flag_of_the_same_meaning_exclude_each_other() -> None:
+    with pytest.raises(WishError, match="leave one out"):
+        one(api_key_file="key", flags={"--api-key-file": "/x"})
+    assert one(api_key_file="key").api_key_file == "key"
+
+
 def test_names_that_only_look_like_secrets_are_passed_on() -> None:
-    env = {"HF_TOKEN_PATH": "/x", "TOKENIZERS_PARALLELISM": "false", "VLLM_MAX_TOKENS": "1"}
+    env = {
+        "NO_PROXY": "http://a:80/b@c",
+        "HF_TOKEN_PATH": "/x",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_MAX_TOKENS": "1",
+    }
     flags = {"--api-key-file": "/x", "--max-num-batched-tokens": "8"}
     wish = one(env=env, flags=flags)
     assert (dict(wish.env), dict(wish.flags)) == (env, flags)
