@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from multigpu.host import observe, supervisor
+from multigpu.host import fetch, observe, supervisor
 
-COMMANDS = {"supervise": supervisor.main, "observe": observe.main}
+COMMANDS = {"supervise": supervisor.main, "observe": observe.main, "fetch": fetch.main}
 
 
 def main(argv: list[str]) -> int:
