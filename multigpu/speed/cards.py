@@ -5,9 +5,9 @@ Kept per host object, so that candidates of one host do not look anything up aga
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, count
 from math import inf
 from typing import NamedTuple
 
@@ -35,8 +35,8 @@ class Card:
     """One card: bandwidth in bytes/s, arithmetic in operations/s (None where it has no such type).
 
     `cycles` are the clocks per second of all multiprocessors together, for work beside the matrix
-    units. Like cards, of any hosts, are one
-    object, so that they are told apart by identity.
+    units. Like cards, of any hosts, are one object, so that they are told apart by identity; its
+    `number` stands for it where an object would do harm.
     """
 
     bandwidth: float
@@ -47,18 +47,20 @@ class Card:
     capability: tuple[int, int] | None
     amd: bool
     cycles: float
+    number: int = field(default_factory=count().__next__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Join:
     """The worst way between the cards of a group: nvlink | peer | staged, bytes/s one direction.
 
-    Cards that are joined alike share one object.
+    Cards that are joined alike share one object, and its `number`.
     """
 
     kind: str
     rate: float
     switched: bool
+    number: int = field(default_factory=count().__next__)
 
 
 class Team(NamedTuple):
@@ -81,7 +83,8 @@ class Cards:
         self.unknown = frozenset([i for i, card in self.by_index.items() if card is None])
         self.far = frozenset([g.index for g in host.gpus if _far(g, self.by_index[g.index])])
         self.amd = frozenset([g.index for g in host.gpus if g.vendor is Vendor.AMD])
-        self._kinds: dict[tuple[int, ...], tuple[object, ...]] = {}
+        self.numbers = {i: card.number for i, card in self.by_index.items() if card is not None}
+        self._kinds: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._joins: dict[tuple[int, ...], Join] = {}
         self._ways: dict[tuple[int, int], tuple[int, float]] = {}
         self._teams: dict[tuple[object, ...], tuple[Engine, Team]] = {}
@@ -104,12 +107,12 @@ class Cards:
             join=self.join(group) if len(group) > 1 else None,
         )
 
-    def kind(self, group: tuple[int, ...]) -> tuple[object, ...]:
+    def kind(self, group: tuple[int, ...]) -> tuple[int, ...]:
         """What a team gives follows from this: which cards there are in it, and how joined."""
         found = self._kinds.get(group)
         if found is None:
-            cards = frozenset([self.by_index[index] for index in group])
-            found = self._kinds[group] = cards, self.join(group)
+            cards = sorted({self.numbers[index] for index in group})
+            found = self._kinds[group] = (self.join(group).number, *cards)
         return found
 
     def join(self, group: tuple[int, ...]) -> Join:

@@ -8,7 +8,6 @@ three engines take 2, 1 and 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from multigpu.hardware import Host
@@ -20,13 +19,16 @@ from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
 from multigpu.speed.steps import UBATCH, Stage, prompt, step
 from multigpu.speed.work import MIB, Work, element_bytes, work
 
-KEPT, KEPT_LOADS = 8192, 16
-"""Engines and workloads whose times are kept with a model; beyond, all are worked out anew."""
+KEPT, KEPT_LOADS = 4096, 16
+"""Engines and workloads whose times are kept with a model; beyond, all are worked out anew.
+
+What is kept is found by numbers and strings alone: the garbage collector, which would stop planning
+to walk through objects, has nothing to follow there.
+"""
 SHARDED = (Strategy.TENSOR_PARALLEL, Strategy.TENSOR_PIPELINE_PARALLEL, Strategy.TENSOR_SPLIT)
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(NamedTuple):
     """Predicted middle values: per service, and times of one request in milliseconds.
 
     `ttft_low_ms` and `ttft_high_ms` are for arrivals spread by chance and for all at once.
@@ -65,60 +67,83 @@ def rates(
     links: Links = LINKS,
 ) -> Rates | None:
     """The speed of a candidate, or None when a card has no data."""
-    known = cards(host)
-    some = [card for i in candidate.gpus if (card := known.by_index.get(i)) is not None]
-    if len(some) != len(candidate.gpus) or not some:
+    known, gpus = cards(host), candidate.gpus
+    if not gpus or not known.unknown.isdisjoint(gpus):
         return None
-    engine = engines[engine_name(candidate, some[0].amd)]
-    rank = work(model, tensor_size(candidate), element_bytes(load.kv_cache_dtype))
-    copies = max(1, candidate.replicas)
-    size = len(some) // copies
-    kept = _kept(model, load) if engines is ENGINES and links is LINKS else {}
+    way = _Way(candidate, known, model, load, engines, links)
+    copies = candidate.replicas
+    if copies <= 1:
+        return way.rates(gpus, candidate.memory, load.concurrency)
     # Replicas on like cards that are joined alike and take as many requests are timed once.
     each: dict[tuple[object, ...], Rates] = {}
-    times = []
+    times, size = [], len(gpus) // copies
     share, more = divmod(load.concurrency, copies)
     for i in range(copies):
         part = slice(i * size, (i + 1) * size)
-        joined = known.join(candidate.gpus[part]) if copies > 1 and size > 1 else None
-        taken = share + (i < more)
-        kind = (taken, *some[part], joined)
-        if kind not in each:
-            indices = candidate.gpus[part]
-            seats = _seats(candidate, candidate.memory[part], rank, load, size, taken)
-            key = (*_way(candidate, known, indices), seats, taken)
-            found = kept.get(key)
-            if found is None:
-                stages = _stages(candidate, known, indices, rank, engine, model)
-                found = kept[key] = _loop(load, rank, stages, engine, links, seats, taken)
-            each[kind] = found
-        times.append(each[kind])
-    return times[0] if copies == 1 else _together(times, load)
+        taken, indices = share + (i < more), gpus[part]
+        joined = known.join(indices) if size > 1 else None
+        kind = (taken, joined, *[known.by_index[index] for index in indices])
+        found = each.get(kind)
+        if found is None:
+            found = each[kind] = way.rates(indices, candidate.memory[part], taken)
+        times.append(found)
+    return _together(times, load)
+
+
+class _Way:
+    """One candidate on its cards under a workload, with what all of its engines share."""
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        known: Cards,
+        model: ModelSpec,
+        load: Workload,
+        engines: Mapping[str, Engine],
+        links: Links,
+    ) -> None:
+        self.candidate, self.known, self.model, self.load = candidate, known, model, load
+        self.links = links
+        card = known.by_index[candidate.gpus[0]]
+        self.engine = engines[engine_name(candidate, card is not None and card.amd)]
+        self.tp = tensor_size(candidate)
+        self.rank = work(model, self.tp, element_bytes(load.kv_cache_dtype))
+        usual = engines is ENGINES and links is LINKS
+        self.kept = _kept(model, load) if usual else {}
+
+    def rates(self, gpus: tuple[int, ...], memory: tuple[Memory, ...], taken: int) -> Rates:
+        """Of the engine over these cards, with the requests it has taken."""
+        c, load, rank, tp = self.candidate, self.load, self.rank, self.tp
+        seats = _seats(c, memory, rank, load, len(gpus) // tp, taken)
+        key = (c.runtime, tp, c.layers, _stage_cards(self.known, gpus, tp), *seats, taken)
+        found = self.kept.get(key)
+        if found is None:
+            stages = _stages(c, self.known, gpus, rank, self.engine, self.model)
+            found = _loop(load, rank, stages, self.engine, self.links, seats, taken)
+            self.kept[key] = found
+        return found
 
 
 def _kept(model: ModelSpec, load: Workload) -> dict[tuple[object, ...], Rates]:
     """What engines over like cards give, of any hosts: it follows from the key alone."""
-    loads: dict[Workload, dict[tuple[object, ...], Rates]]
-    loads = memo(model).setdefault("speed-engines", {})
-    found = loads.get(load)
-    if found is None:
-        if len(loads) >= KEPT_LOADS:
+    near = memo(load)
+    if near.get("speed-model") is not model:
+        loads: dict[Workload, dict[tuple[object, ...], Rates]]
+        loads = memo(model).setdefault("speed-engines", {})
+        if load not in loads and len(loads) >= KEPT_LOADS:
             loads.clear()
-        found = loads[load] = {}
+        near["speed-model"], near["speed-engines"] = model, loads.setdefault(load, {})
+    found: dict[tuple[object, ...], Rates] = near["speed-engines"]
     if len(found) >= KEPT:
         found.clear()
     return found
 
 
-def _way(candidate: Candidate, known: Cards, indices: tuple[int, ...]) -> tuple[object, ...]:
-    """What stages, work and constants of one engine follow from, for one model."""
-    tp, c = tensor_size(candidate), candidate
+def _stage_cards(known: Cards, gpus: tuple[int, ...], tp: int) -> tuple[object, ...]:
+    """The cards of every stage and how they are joined, as numbers."""
     if tp == 1:
-        stages: tuple[object, ...] = tuple([known.by_index[index] for index in indices])
-    else:
-        teams = [indices[i : i + tp] for i in range(0, len(indices), tp)]
-        stages = tuple([known.kind(team) for team in teams])
-    return c.runtime, c.strategy, tp, c.layers, stages
+        return tuple([known.numbers[index] for index in gpus])
+    return tuple([known.kind(gpus[i : i + tp]) for i in range(0, len(gpus), tp)])
 
 
 def _together(each: list[Rates], load: Workload) -> Rates:
@@ -187,16 +212,17 @@ def _seats(
     memory: tuple[Memory, ...],
     rank: Work,
     load: Workload,
-    size: int,
+    stages: int,
     taken: int,
 ) -> Seats:
-    """Of one engine over `size` cards; no more of them than requests that it has taken."""
-    small = bool(memory) and min([card.capacity_mib for card in memory]) < LARGE_CARD_MIB
-    step = candidate.max_num_batched_tokens or (SMALL_STEP if small else LARGE_STEP)
+    """Of one engine in `stages`; no more of them than requests that it has taken."""
+    step = candidate.max_num_batched_tokens
+    if not step:
+        small = bool(memory) and min([card.capacity_mib for card in memory]) < LARGE_CARD_MIB
+        step = SMALL_STEP if small else LARGE_STEP
     wanted = max(1, taken)
     if wanted > 1:
-        stages = max(1, size // tensor_size(candidate))
-        wanted = min(wanted, _room(candidate, memory, rank, load, stages))
+        wanted = min(wanted, _room(candidate, memory, rank, load, max(1, stages)))
     return Seats(wanted, step, candidate.runtime == "sglang")
 
 
