@@ -13,10 +13,11 @@ from multigpu.backend import Backend
 from multigpu.errors import WishError
 from multigpu.plan import Objective, Strategy, Wish
 from multigpu.runtimes import RUNTIMES
+from multigpu.wish_values import Balance, Endpoint
 
-SERVICE_NAME = re.compile(r"(?!install-|fetch-|devices$)[a-z0-9][a-z0-9-]*")
-"""Units named multigpu-install-* install runtimes, multigpu-fetch-* fetch models, multigpu-devices
-looks for the cards."""
+SERVICE_NAME = re.compile(r"(?!install-|fetch-|endpoint-|devices$)[a-z0-9][a-z0-9-]*")
+"""multigpu-install-* install runtimes, multigpu-fetch-* fetch models, multigpu-endpoint-* are
+endpoints, multigpu-devices looks for the cards."""
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"(.*[_-])?(TOKEN|SECRET|PASSWORD|PASSWD|API[_-]?KEY|ACCESS[_-]KEY)", re.I)
 """Names of flags and variables whose value is a secret. HF_TOKEN_PATH and TOKENIZERS_* are none."""
@@ -46,7 +47,7 @@ def _wish(name: object, wished: object) -> Wish:
     if not isinstance(name, str) or not SERVICE_NAME.fullmatch(name):
         raise WishError(
             f"service {name!r}: use lower-case letters, digits and dashes, and neither "
-            "install-... nor fetch-... nor devices, which are units of ours"
+            "install-..., fetch-..., endpoint-... nor devices, which are units of ours"
         )
     if not isinstance(wished, Mapping):
         raise WishError(f"{name}: is not a dict: write {{'model': ...}}")
@@ -241,6 +242,26 @@ def _mapping(value: object) -> Mapping[object, object]:
     return value
 
 
+ENDPOINT_KEYS = ("port", "bind", "balance", "certificate")
+
+
+def _endpoint(value: object) -> Endpoint:
+    """True and False stand for an endpoint with the defaults and for none."""
+    if isinstance(value, bool):
+        return Endpoint(on=value)
+    given = _mapping(value)
+    for key in given:
+        if key not in ENDPOINT_KEYS:
+            raise ValueError(f"{key!r} is none of its keys, {', '.join(ENDPOINT_KEYS)}")
+    readers: dict[str, Reader] = {"port": _port, "balance": _balance}
+    read = {str(key): readers.get(str(key), _text)(v) for key, v in given.items() if v is not None}
+    return Endpoint(**read)
+
+
+def _balance(value: object) -> Balance:
+    return Balance(_one_of(Balance, value))
+
+
 READERS: dict[str, Reader] = {
     "model": _text,
     "objective": _objective,
@@ -271,6 +292,7 @@ READERS: dict[str, Reader] = {
     "runtime_version": _text,
     "backend": _backend,
     "start_s": _positive,
+    "endpoint": _endpoint,
     "shared_prefix_tokens": _positive,
     "switch_runtime": _truth,
     "api_key_file": _text,

@@ -28,6 +28,29 @@ class Objective(StrEnum):
     CONTEXT = "context"
 
 
+class Balance(StrEnum):
+    """How an endpoint chooses between engines."""
+
+    LEAST_CONNECTIONS = "least_connections"
+    PREFIX_HASH = "prefix_hash"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One address in front of the engines of a service; `multigpu.endpoint` says what it does.
+
+    `port` and `bind` are where clients reach it, None: the service's own. `certificate` is a PEM
+    file on the controller with certificate and private key. `on` is False where replicas are to be
+    reached one by one.
+    """
+
+    port: int | None = None
+    bind: str | None = None
+    balance: Balance = Balance.LEAST_CONNECTIONS
+    certificate: str | None = None
+    on: bool = True
+
+
 @dataclass(frozen=True)
 class Wish:
     """What the operator asks of one service. Only `name` and `model` are required.
@@ -49,7 +72,8 @@ class Wish:
     pipeline_parallel_size, layers (per card), gpu_memory_utilization, kv_cache_dtype (the runtime's
     own word), expert_parallel. `flags` and `env` are passed
     on after a check against the runtime's own parser. `devices` are the runtime's own device names
-    in the order of the planned cards (llama.cpp: CUDA0, RPC0, Vulkan0). `executable` names a
+    in the order of the planned cards (llama.cpp: CUDA0, RPC0, Vulkan0). `endpoint` None: one where
+    there are replicas. `executable` names a
     runtime that is already on the host, `wheel` a wheel on the controller to install,
     `runtime_version` a release that has a lock in templates/requirements. `backend` is
     llama.cpp's: cuda, hip, vulkan or cpu.
@@ -85,6 +109,7 @@ class Wish:
     runtime_version: str | None = None
     backend: str | None = None
     start_s: int = 600
+    endpoint: Endpoint | None = None
     shared_prefix_tokens: int | None = None
     switch_runtime: bool | None = None
     api_key_file: str | None = None
