@@ -11,7 +11,11 @@ from __future__ import annotations
 from multigpu.backend import Backend, of_devices
 from multigpu.plan import Plan
 
-CUDA_DEVICES = ("char-nvidia", "char-nvidiactl", "char-nvidia-uvm", "char-nvidia-caps")
+# Drivers before 550 or so list the cards as nvidia-frontend (as in NixOS' ollama module).
+CUDA_DEVICES = (
+    *("char-nvidia", "char-nvidia-frontend", "char-nvidiactl"),
+    *("char-nvidia-uvm", "char-nvidia-caps"),
+)
 # The render node of one card is not allowed alone: amdkfd hides the others then, and HIP would
 # number what is left from 0 again.
 HIP_DEVICES = ("char-kfd", "char-drm")

@@ -1,35 +1,29 @@
 """Service values to systemd text: one unit and one environment file per process.
 
-Templates come in as text, so that nothing here opens a file. Quoting follows systemd.service(5)
-("Command lines") and systemd.exec(5) ("EnvironmentFile=").
+Templates come in as text, so that nothing here opens a file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jinja2 import Environment, StrictUndefined
-
-from multigpu.plan import Plan, Service, Setting, Wish
+from multigpu import credentials, sandbox
+from multigpu.plan import Credential, Plan, Service, Setting, Wish
+from multigpu.unit_text import digest, environment
 
 USER = "multigpu"
+"""Owner of fetched models, and the group of all services."""
+LONGEST_USER = 31
+"""useradd(8) takes 32 characters, ps(1) shows a number instead of 32."""
 UNIT_DIRECTORY = "/etc/systemd/system"
 CONFIG_DIRECTORY = "/etc/multigpu"
 MARK = "# Rendered by multigpu "
 """How our files begin. A multigpu-*.service without it is somebody else's."""
 UNIT_TEMPLATE, ENVIRONMENT_TEMPLATE = "multigpu.service.j2", "multigpu.env.j2"
+HARDENING_TEMPLATE = "hardening.j2"
 STOP_S = 40
-CUDA_DEVICES = ("char-nvidia", "char-nvidiactl", "char-nvidia-uvm", "char-nvidia-caps")
-
-# "#" and ";" at the begin of a line are comments, even within a continued one; a CR ends a line.
-_PLAIN_WORD = re.compile(r"[A-Za-z0-9_@%$+=:,./-]+")
-_PLAIN_VALUE = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\x7f": "\\x7f"} | {
-    chr(code): f"\\x{code:02x}" for code in range(1, 32)
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,8 @@ class TextFile:
 class RenderedUnit:
     """One process as systemd will run it. `revision` is what its process will carry.
 
-    `wish` names the wished service that the process belongs to; replicas share it.
+    `wish` names the wished service that the process belongs to; replicas share it. `credentials`
+    are the paths on the host of the secrets that it gets.
     """
 
     service: Service
@@ -60,6 +55,7 @@ class RenderedUnit:
     bind: str = "127.0.0.1"
     wish: str = ""
     argv: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -88,45 +84,14 @@ def local_url(bind: str, port: int) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
-def exec_word(word: str) -> str:
-    """One argument of ExecStart=: quoted, with specifiers and variables made literal."""
-    literal = word.replace("%", "%%").replace("$", "$$")
-    if _PLAIN_WORD.fullmatch(literal):
-        return literal
-    return '"' + "".join(_ESCAPES.get(c, c) for c in literal) + '"'
+def account(service: str) -> str:
+    """The user that the processes of a service run as: `multigpu-chat`, 31 characters at most.
 
-
-def exec_line(argv: Iterable[str]) -> str:
-    """ExecStart= with each flag and its values on a line of their own."""
-    lines: list[list[str]] = [[]]
-    for word in argv:
-        if word.startswith("--"):
-            lines.append([])
-        lines[-1].append(exec_word(word))
-    return " \\\n  ".join(" ".join(line) for line in lines if line)
-
-
-def env_value(value: str) -> str:
-    """One value of an environment file, quoted when it needs to be."""
-    if _PLAIN_VALUE.fullmatch(value):
-        return value
-    for special in '\\"`$':
-        value = value.replace(special, "\\" + special)
-    return f'"{value}"'
-
-
-def comment(text: str) -> str:
-    """One line. systemd before 254 lets a backslash at its end swallow the next line."""
-    return " ".join(text.split()).rstrip("\\ ")
-
-
-def _environment() -> Environment:
-    # Unit files are no HTML: nothing is escaped here, the filters do systemd's quoting.
-    environment = Environment(
-        undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False
-    )
-    environment.filters |= {"exec_line": exec_line, "env_value": env_value, "comment": comment}
-    return environment
+    One user per service: another one can neither read its key in /proc nor lose its files in
+    /dev/shm when the first one stops (RemoveIPC=). All are members of the group `multigpu`.
+    """
+    name = f"{USER}-{service}"
+    return name if len(name) <= LONGEST_USER else f"{name[:22]}-{digest(service)[:8]}"
 
 
 def render(
@@ -141,51 +106,71 @@ def render(
 
     Raises jinja2.UndefinedError when a template names a value that is not there.
     """
-    jinja = _environment()
+    jinja = environment(templates)
+    settings = (*service.environment, *extra)
     environment_file = f"{CONFIG_DIRECTORY}/{service.name}.env"
     values = {
         "plan_file": f"plans/{plan.host}.yaml",
         "service": service,
         "summary": summary(plan),
-        "user": USER,
+        "user": account(plan.wish.name),
+        "group": USER,
+        "credentials": credential_paths(plan.wish, service),
+        "multi_process": plan.chosen.runtime not in sandbox.ONE_PROCESS,
         "environment_file": environment_file,
         "state": f"multigpu/{plan.wish.name}",
         "argv": supervised(service, host_program, plan.wish),
         "start_s": plan.wish.start_s,
         "stop_s": STOP_S,
-        "device_allow": device_allow(plan.wish.devices),
-        "settings": (*service.environment, *extra),
+        "settings": settings,
+        "sandbox": sandbox.of_engine(plan, service, settings),
     }
-    environment = jinja.from_string(templates[ENVIRONMENT_TEMPLATE]).render(values)
-    template = jinja.from_string(templates[UNIT_TEMPLATE])
-    revision = digest(template.render(values, revision="") + environment)
+    settings_text = jinja.get_template(ENVIRONMENT_TEMPLATE).render(values)
+    template = jinja.get_template(UNIT_TEMPLATE)
+    revision = digest(template.render(values, revision="") + settings_text)
     unit = template.render(values, revision=revision)
     return RenderedUnit(
         service,
         revision,
         (
             # Only systemd reads it; an operator may have put a token into env.
-            TextFile(environment_file, environment, "0600"),
+            TextFile(environment_file, settings_text, "0600"),
             TextFile(f"{UNIT_DIRECTORY}/{unit_name(service)}", unit),
         ),
         plan.wish.start_s,
         plan.wish.bind,
         plan.wish.name,
         supervised(service, host_program, plan.wish),
+        tuple(credential_paths(plan.wish, service).values()),
     )
+
+
+def credential_paths(wish: Wish, service: Service) -> dict[str, str]:
+    """Where the secrets of a process lie on the host, by the names under which it gets them."""
+    return {c.name: credentials.path(wish.name, c.name) for c in service.credentials}
 
 
 def supervised(service: Service, host_program: str, wish: Wish) -> tuple[str, ...]:
     """The engine's command line under the supervisor that gives it a readiness gate."""
     health = local_url(wish.bind, service.port) + service.health_path
     gate = ("--health", health, "--start-s", str(wish.start_s), "--exclusive")
-    return ("/usr/bin/python3", host_program, "supervise", *gate, "--", *service.argv)
+    return (
+        *("/usr/bin/python3", host_program, "supervise", *gate),
+        *(word for c in service.credentials for word in _handed(c)),
+        *("--", *service.argv),
+    )
 
 
-def device_allow(devices: Iterable[str] | None) -> tuple[str, ...]:
-    """Device groups that the processes may open; llama.cpp's RPC devices are no device files."""
-    remote = devices is not None and all(name.startswith("RPC") for name in devices)
-    return () if remote else CUDA_DEVICES
+def _handed(credential: Credential) -> tuple[str, ...]:
+    """What the supervisor does with a secret; without a way of its own it is only masked."""
+    if credential.variable is not None:
+        how: tuple[str, ...] = ("--secret", f"{credential.variable}={credential.name}")
+    elif credential.config_key is not None:
+        how = ("--secret-config", f"{credential.config_key}={credential.name}")
+    else:
+        how = ("--secret", credential.name)
+    bearer = ("--bearer", credential.name) if credential.name == credentials.API_KEY else ()
+    return (*how, *bearer)
 
 
 def summary(plan: Plan) -> str:
@@ -193,8 +178,3 @@ def summary(plan: Plan) -> str:
     cards = ",".join(str(gpu) for gpu in plan.chosen.gpus)
     simulated = " (simulated)" if plan.simulated else ""
     return f"{plan.chosen.runtime} {plan.chosen.strategy} on GPU {cards}{simulated}"
-
-
-def digest(text: str) -> str:
-    """Short content hash: 16 hexadecimal digits of SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

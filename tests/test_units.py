@@ -7,8 +7,6 @@ The two unquoters below are written from systemd.service(5) "Command lines" and 
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
+from multigpu import unit_text as quoting
 from multigpu import units
-from multigpu.plan import Plan, Service, Setting
+from multigpu.plan import Credential, Plan, Service, Setting
+from multigpu.store import texts
 from multigpu.units import ENVIRONMENT_TEMPLATE, MARK, UNIT_TEMPLATE, RenderedUnit
 from tests.plans import LAYER_SPLIT, SETTING, plan
 
 DIRECTORY = Path(__file__).parent.parent / "templates"
-TEMPLATES = {name: (DIRECTORY / name).read_text() for name in (UNIT_TEMPLATE, ENVIRONMENT_TEMPLATE)}
-ANALYZE = shutil.which("systemd-analyze")
+TEMPLATES = texts.templates(DIRECTORY)
 
 VLLM = Service(
     "chat",
@@ -171,8 +170,8 @@ def test_any_settings_reach_the_engine_as_they_are(pairs: list[tuple[str, str]])
 
 @pytest.mark.parametrize("word", ["#1", ";", "a\\", "$HOME", "100%", "", "a\rb", "'", "ü b"])
 def test_words_with_a_meaning_to_systemd_lose_it(word: str) -> None:
-    assert split_command_line(units.exec_word(word)) == [word]
-    assert not units.exec_word(word).startswith(("#", ";"))
+    assert split_command_line(quoting.exec_word(word)) == [word]
+    assert not quoting.exec_word(word).startswith(("#", ";"))
 
 
 def test_a_reason_that_ends_in_a_backslash_does_not_swallow_the_setting() -> None:
@@ -266,23 +265,6 @@ def test_the_environment_file_is_for_root_alone_as_it_may_hold_a_token() -> None
     assert (unit.path, unit.mode) == ("/etc/systemd/system/multigpu-chat.service", "0644")
 
 
-@pytest.mark.parametrize(
-    ("devices", "allowed"),
-    [
-        (None, True),
-        (("CUDA0", "CUDA1"), True),
-        (("RPC0", "RPC1"), False),
-        (("CUDA0", "RPC0"), True),
-    ],
-)
-def test_device_files_are_opened_unless_all_devices_are_remote(
-    devices: tuple[str, ...] | None, allowed: bool
-) -> None:
-    text = unit_text(render(LLAMA, plan(LAYER_SPLIT, devices=devices)))
-    assert ("DeviceAllow=char-nvidia rw\n" in text) is allowed
-    assert "DevicePolicy=closed\n" in text
-
-
 def test_the_engine_hears_one_sigterm_and_leaves_no_orphans() -> None:
     lines = logical_lines(unit_text(render()))
     assert "KillMode=mixed" in lines
@@ -294,33 +276,30 @@ def test_a_simulated_plan_says_so_in_the_description() -> None:
     assert "Description=multigpu chat: vllm tensor_parallel on GPU 0,1 (simulated)\n" in text
 
 
-@pytest.fixture(params=[(VLLM, plan()), (LLAMA, plan(LAYER_SPLIT))], ids=["vllm", "llama.cpp"])
-def installed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if ANALYZE is None:
-        pytest.skip("no systemd-analyze here")
-    service, wished = request.param
-    unit = render(service, wished)
-    path = tmp_path / unit.name
-    path.write_text(unit_text(unit))
-    return path
+def test_each_service_has_a_user_of_its_own_in_the_common_group() -> None:
+    lines = logical_lines(unit_text(render()))
+    assert {"User=multigpu-chat", "Group=multigpu"} <= set(lines)
+    names = {units.account(name) for name in ("a" * 40, "a" * 41, "a")}
+    assert len(names) == 3 and all(len(name) <= 31 for name in names)
 
 
-def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([ANALYZE or "", *arguments], capture_output=True, text=True)
+def test_the_unit_names_the_credential_and_the_command_line_its_path_only() -> None:
+    key = Credential("api_key", "/home/me/key", variable="VLLM_API_KEY")
+    unit = render(replace(VLLM, credentials=(key,)))
+    lines = logical_lines(unit_text(unit))
+    assert "LoadCredential=api_key:/etc/multigpu/credentials/chat.api_key" in lines
+    argv = exec_start(unit)
+    assert argv[argv.index("--secret") + 1] == "VLLM_API_KEY=api_key"
+    assert argv[argv.index("--bearer") + 1] == "api_key"
+    assert unit.credentials == ("/etc/multigpu/credentials/chat.api_key",)
+    assert not any("/home/me/key" in file.content for file in unit.files)
 
 
-def test_systemd_finds_nothing_to_say_about_the_units(installed: Path) -> None:
-    done = analyze("verify", "--recursive-errors=no", str(installed))
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_systemd_says_so_when_a_key_is_unknown(installed: Path) -> None:
-    installed.write_text(installed.read_text().replace("[Service]", "[Service]\nNoSuchKey=1"))
-    assert "NoSuchKey" in analyze("verify", "--recursive-errors=no", str(installed)).stderr
-
-
-def test_the_units_are_hardened_to_an_exposure_of_2(installed: Path) -> None:
-    if "--offline" not in analyze("--help").stdout:
-        pytest.skip("this systemd-analyze cannot judge a file")
-    done = analyze("security", "--offline=true", "--threshold=20", "--no-pager", str(installed))
-    assert done.returncode == 0, done.stdout
+def test_ranks_meet_at_the_loopback_device_unless_the_operator_says_otherwise() -> None:
+    lines = logical_lines(unit_text(render()))
+    ours = next(n for n, line in enumerate(lines) if "NCCL_SOCKET_IFNAME=lo" in line)
+    # systemd.exec(5): settings of EnvironmentFile= override those of Environment=.
+    assert (
+        lines[ours].startswith("Environment=") and "EnvironmentFile=/etc/multigpu/chat.env" in lines
+    )
+    assert "NCCL_SOCKET_IFNAME" not in unit_text(render(LLAMA, plan(LAYER_SPLIT)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from multigpu import credentials
 from multigpu.plan import Plan, Service, Setting
 from multigpu.progress import UNKNOWN, Progress
 
@@ -29,18 +30,20 @@ def replica_services(
 ) -> tuple[Service, ...]:
     """`chat`, or `chat-0`, `chat-1` on ports wish.port + i; `argv` is asked per port."""
     replicas, wish = plan.chosen.replicas, plan.wish
-    size = len(plan.chosen.gpus) // replicas
+    runtime, size = plan.chosen.runtime, len(plan.chosen.gpus) // replicas
+    names = [wish.name] if replicas == 1 else [f"{wish.name}-{i}" for i in range(replicas)]
     return tuple(
         Service(
-            name=wish.name if replicas == 1 else f"{wish.name}-{i}",
-            argv=argv(wish.port + i),
+            name=name,
+            argv=(*argv(wish.port + i), *credentials.words(runtime, name, wish)),
             environment=_environment(plan, i * size, (i + 1) * size),
             port=wish.port + i,
             health_path=health_path,
             gpus=plan.chosen.gpus[i * size : (i + 1) * size],
             progress=progress,
+            credentials=credentials.of_engine(runtime, wish),
         )
-        for i in range(replicas)
+        for i, name in enumerate(names)
     )
 
 

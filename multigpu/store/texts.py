@@ -9,12 +9,14 @@ from functools import cache
 from pathlib import Path
 
 from multigpu.errors import MultigpuError
-from multigpu.units import ENVIRONMENT_TEMPLATE, UNIT_TEMPLATE
 
 
 def templates(directory: Path) -> Mapping[str, str]:
-    """The unit and environment templates by name. Raises MultigpuError when one is missing."""
-    return {name: read(directory / name) for name in (UNIT_TEMPLATE, ENVIRONMENT_TEMPLATE)}
+    """Every template by its file name. Raises MultigpuError when there is none."""
+    found = {path.name: read(path) for path in sorted(directory.glob("*.j2"))}
+    if not found:
+        raise MultigpuError(f"{directory} holds no templates: restore it from the repository")
+    return found
 
 
 def requirements(directory: Path, name: str) -> str:
