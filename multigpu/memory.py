@@ -185,6 +185,16 @@ def memory(
     return Memory(held[0], held[1], held[2], held[3], *whole)
 
 
+def all_fit(cards: Iterable[Memory]) -> bool:
+    """True where each card holds its share; like cards of an engine are one object, asked once."""
+    last = None
+    for memory in cards:
+        if memory is not last and not memory.fits:
+            return False
+        last = memory
+    return True
+
+
 def headroom_tokens(candidate: Candidate) -> int:
     """Tokens that one engine could cache if the spare memory of its cards were used as well."""
     if candidate.kv_tokens is None or not candidate.memory:

@@ -31,7 +31,8 @@ class Memory:
     @property
     def fits(self) -> bool:
         """True when the sum stays within the capacity."""
-        return self.total_mib <= self.capacity_mib
+        fixed = self.activations_mib + self.graphs_mib + self.overhead_mib
+        return self.weights_mib + self.kv_cache_mib + fixed <= self.capacity_mib
 
 
 @dataclass(frozen=True)

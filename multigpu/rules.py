@@ -9,6 +9,7 @@ from typing import Any
 from multigpu.hardware import Gpu, Host, Vendor
 from multigpu.labels import cards, gib, of, size
 from multigpu.memo import memo
+from multigpu.memory import all_fit
 from multigpu.plan import Candidate, Memory, ModelSpec, Reason, Strategy, Wish, Workload
 from multigpu.runtimes import vllm_rules
 
@@ -134,7 +135,7 @@ def context_length(model: ModelSpec, wish: Wish) -> Iterator[Reason]:
 
 def memory_fit(candidate: Candidate) -> Iterator[Reason]:
     """Every card must hold its share; the card that lacks most is named."""
-    if all([memory.fits for memory in candidate.memory]):
+    if all_fit(candidate.memory):
         return
     index, worst = max(
         zip(candidate.gpus, candidate.memory, strict=True),

@@ -17,7 +17,7 @@ from multigpu.choice.ranking import missed, request_ms
 from multigpu.groups import pool
 from multigpu.hardware import Host
 from multigpu.labels import label
-from multigpu.memo import changed
+from multigpu.memo import changed, memo
 from multigpu.plan import (
     Candidate,
     Justification,
@@ -65,9 +65,7 @@ def justify(plan: Plan, host: Host, measured: Sequence[Measurement] = ()) -> Jus
     if len(gpus) < 2:
         return None
     sides = _sides(plan, speed)
-    busy = plan.workload
-    if busy.concurrency < BUSY:
-        busy = changed(busy, concurrency=BUSY)
+    busy = _busy(plan.workload)
     rates = [_rate(way, plan.workload, busy, speed) for way in sides]
     found = _ratios(sides, rates, plan.workload)
     verdict = _verdict(sides, found, plan.workload)
@@ -84,6 +82,17 @@ def justify(plan: Plan, host: Host, measured: Sequence[Measurement] = ()) -> Jus
         sizes=sizes(plan, host, gpus),
     )
     return changed(made, sentences=tuple(sentences(made, plan, sides, rates)))
+
+
+def _busy(load: Workload) -> Workload:
+    """With `BUSY` requests at a time where there are fewer; kept with the workload."""
+    if load.concurrency >= BUSY:
+        return load
+    known = memo(load)
+    if "busy" not in known:
+        known["busy"] = changed(load, concurrency=BUSY)
+    found: Workload = known["busy"]
+    return found
 
 
 def _sides(plan: Plan, speed: Speed) -> Sides:
@@ -121,7 +130,7 @@ def _rate(way: Candidate | None, load: Workload, busy: Workload, speed: Speed) -
     """Output tokens per second of the whole service at the busy workload."""
     if way is None:
         return None
-    found = way.predicted if busy == load else speed(way, busy)
+    found = way.predicted if busy is load else speed(way, busy)
     if found is None or found.decode_tokens_per_s is None:
         return None
     return found.decode_tokens_per_s.value

@@ -23,7 +23,7 @@ from multigpu.choice.ranking import (
 from multigpu.hardware import Host
 from multigpu.labels import cards, counted, label, rounded
 from multigpu.memory import headroom_tokens
-from multigpu.page.speed_text import each, per_second, span, unknown
+from multigpu.page.speed_text import each, rate, span, unknown
 from multigpu.plan import (
     Candidate,
     ModelSpec,
@@ -97,27 +97,24 @@ class Contest:
             short = self._short(rival)
             if short is not None:
                 return short, False
-        return self._slower(rival), ours < self.cost * (1 + UNSURE)
+        return self._slower(rival, ours), ours < self.cost * (1 + UNSURE)
 
-    def _slower(self, rival: Candidate) -> str:
+    def _slower(self, rival: Candidate, cost: float) -> str:
         """`decode 41 tok/s (30 to 50) against 69 (55 to 84)`; the first token where it differs."""
         ours, theirs = rival.predicted or Prediction(), self.chosen.predicted or Prediction()
         if self.load.objective is Objective.THROUGHPUT:
-            rate = ours.decode_tokens_per_s
-            if rate is None:
+            found = ours.decode_tokens_per_s
+            if found is None:
                 return "slower"
-            faster = service_cost(rival, self.load)
-            surer = self._surer(rival, faster)
-            return f"{span(rate)} tok/s{self._own(ours)} against {self._rate}{surer}"
+            surer = self._surer(rival, cost)
+            return f"{span(found)} tok/s{self._own(ours)} against {self._rate}{surer}"
         parts = []
         if ours.tpot_ms:
-            decode = span(per_second(ours.tpot_ms))
-            parts.append(f"decode {decode} tok/s{each(self.load)} against {self._rate}")
+            parts.append(f"decode {rate(ours.tpot_ms)} tok/s{self._each} against {self._rate}")
         if ours.ttft_ms and theirs.ttft_ms and _differ(ours.ttft_ms.value, theirs.ttft_ms.value):
             a, b = rounded(ours.ttft_ms.value), rounded(theirs.ttft_ms.value)
             parts.append(f"first token after {a} ms against {b}")
-        mine = service_cost(rival, self.load)
-        if mine is not None and self.cost is not None and mine < self.cost:
+        if self.cost is not None and cost < self.cost:
             parts.append("too little for what is more to go wrong")
         return ", ".join(parts)
 
@@ -127,9 +124,9 @@ class Contest:
             return ""
         return f" for {counted(ours.running or 0, 'request')} within the bounds"
 
-    def _surer(self, rival: Candidate, cost: float | None) -> str:
+    def _surer(self, rival: Candidate, cost: float) -> str:
         """What speaks against a rival that is faster by the numbers."""
-        if cost is None or self.cost is None or cost >= self.cost:
+        if self.cost is None or cost >= self.cost:
             return ""
         if experimental(rival):
             return ", too little to trust an experimental mode"
@@ -142,8 +139,12 @@ class Contest:
         predicted = self.chosen.predicted or Prediction()
         found = predicted.decode_tokens_per_s
         if self.load.objective is not Objective.THROUGHPUT:
-            found = per_second(predicted.tpot_ms) if predicted.tpot_ms else None
+            return rate(predicted.tpot_ms) if predicted.tpot_ms else "unknown"
         return span(found) if found else "unknown"
+
+    @cached_property
+    def _each(self) -> str:
+        return each(self.load)
 
     def _short(self, rival: Candidate) -> str | None:
         """Too small a cache, for the requests at a time or for the longest context."""

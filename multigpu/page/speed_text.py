@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from multigpu.labels import counted, rounded, spread
+from multigpu.labels import counted, rounded
 from multigpu.plan import Candidate, Estimate, Objective, Prediction, Workload
 
 
@@ -16,7 +16,7 @@ def speeds(candidate: Candidate, load: Workload) -> str:
         return f"{span(predicted.decode_tokens_per_s)} tok/s for {requests}"
     parts = []
     if predicted.tpot_ms is not None:
-        parts.append(f"decode {span(per_second(predicted.tpot_ms))} tok/s{each(load)}")
+        parts.append(f"decode {rate(predicted.tpot_ms)} tok/s{each(load)}")
     if predicted.ttft_ms is not None:
         parts.append(f"first token after {rounded(predicted.ttft_ms.value)} ms")
     return ", ".join(parts)
@@ -27,16 +27,20 @@ def each(load: Workload) -> str:
     return " per request" if load.concurrency > 1 else ""
 
 
-def per_second(tpot_ms: Estimate) -> Estimate:
-    """Tokens per second of one request."""
-    return Estimate(1000 / tpot_ms.value, 1000 / tpot_ms.high, 1000 / tpot_ms.low)
+def rate(tpot_ms: Estimate) -> str:
+    """The span of the tokens per second of one request."""
+    return _span(1000 / tpot_ms.value, 1000 / tpot_ms.high, 1000 / tpot_ms.low)
 
 
-@lru_cache(maxsize=8192)
 def span(estimate: Estimate) -> str:
     """`41 (30 to 50)`, and the value alone where the range is empty."""
-    text = rounded(estimate.value)
-    return text if estimate.low == estimate.high else f"{text} ({spread(estimate)})"
+    return _span(estimate.value, estimate.low, estimate.high)
+
+
+@lru_cache(maxsize=2048)
+def _span(value: float, low: float, high: float) -> str:
+    text = rounded(value)
+    return text if low == high else f"{text} ({rounded(low)} to {rounded(high)})"
 
 
 def unknown(candidate: Candidate) -> str:

@@ -260,17 +260,29 @@ def partitioned(
     e = engine(candidate, held, model, wish)
     fraction = utilization(held, wish)
     context = workload(model, wish).context
-    step, sampling = (graphs_mib(e) + activations_mib(model, e, last=x) for x in (False, True))
+    step, sampling, first, last = _ends(e, model)
     budgets = [
         card.room.total_mib * fraction - overhead_mib(card.gpu.vendor, e) - step for card in held
     ]
     budgets[-1] += step - sampling
-    first = outer_mib(model, e.tp, first=True)
-    last = outer_mib(model, e.tp, last=True)
     if model.num_hidden_layers < len(budgets) or min(budgets) <= 0:
         return None
     sums, extremes = _units(model, e, context)
     return split_at(sums, budgets, first, last, extremes)
+
+
+def _ends(e: Engine, model: ModelSpec) -> tuple[float, float, float, float]:
+    """MiB of a step without and with sampling, what the first and the last stage hold besides.
+
+    Kept with the engine, for one model.
+    """
+    known = memo(e)
+    if known.get("ends-model") is not model:
+        steps = [graphs_mib(e) + activations_mib(model, e, last=last) for last in (False, True)]
+        outer = outer_mib(model, e.tp, first=True), outer_mib(model, e.tp, last=True)
+        known["ends-model"], known["ends"] = model, (*steps, *outer)
+    found: tuple[float, float, float, float] = known["ends"]
+    return found
 
 
 def _units(

@@ -151,17 +151,16 @@ def _together(each: list[Rates], load: Workload) -> Rates:
 
     One request meets any of them; an engine without a request is timed with one and adds nothing.
     """
-    decode = sum(one.decode_tokens_per_s for one in each if one.running)
-    if load.concurrency == 1:
-        decode = min(one.decode_tokens_per_s for one in each)
+    decode, prefill, first, low, high, token, running = zip(*each, strict=True)
+    together = sum([rate for rate, taken in zip(decode, running, strict=True) if taken])
     return Rates(
-        decode_tokens_per_s=decode,
-        prefill_tokens_per_s=sum(one.prefill_tokens_per_s for one in each),
-        ttft_ms=max(one.ttft_ms for one in each),
-        ttft_low_ms=min(one.ttft_low_ms for one in each),
-        ttft_high_ms=max(one.ttft_high_ms for one in each),
-        tpot_ms=max(one.tpot_ms for one in each),
-        running=sum(one.running for one in each),
+        decode_tokens_per_s=min(decode) if load.concurrency == 1 else together,
+        prefill_tokens_per_s=sum(prefill),
+        ttft_ms=max(first),
+        ttft_low_ms=min(low),
+        ttft_high_ms=max(high),
+        tpot_ms=max(token),
+        running=sum(running),
     )
 
 
