@@ -26,6 +26,7 @@ from multigpu.groups import slow
 from multigpu.hardware import Host
 from multigpu.labels import cards, runtime_name
 from multigpu.memo import changed
+from multigpu.memory import all_fit
 from multigpu.pins import check_pins, pinned_keys
 from multigpu.plan import (
     Candidate,
@@ -119,8 +120,9 @@ def sift(host: Host, model: ModelSpec, wish: Wish) -> tuple[list[Candidate], lis
             reasons = [
                 *rules.objections(candidate, host, model, wish),
                 *module.objections(candidate, host, model, wish),
-                *rules.memory_fit(candidate),
             ]
+            if not all_fit(candidate.memory):
+                reasons += rules.memory_fit(candidate)
             if reasons:
                 rejected.append(Rejected(candidate, tuple(reasons)))
             else:
