@@ -88,6 +88,8 @@ def matching(
     load: Workload,
 ) -> tuple[Measurement, ...]:
     """The measurements of exactly this way of serving this model, the newest first."""
+    if load.shared_prefix_tokens:  # benchmarks were run with prompts that share nothing
+        return ()
     key = _key_of(candidate, model, load)
     alike = [m for m in measured if _key(m) == key and _lengths(m, load)]
     if not alike:

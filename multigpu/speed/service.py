@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from multigpu.backend import GGML_RUNTIMES
 from multigpu.hardware import Host
 from multigpu.memo import memo
 from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Workload
+from multigpu.prefixes import reused
 from multigpu.speed.arrivals import LARGE_CARD_MIB, LARGE_STEP, SMALL_STEP, arrivals, rounds
 from multigpu.speed.cards import Cards, cards
 from multigpu.speed.constants import ENGINES, LINKS, Engine, Links
@@ -44,16 +46,20 @@ class Rates(NamedTuple):
 
 
 class Seats(NamedTuple):
-    """What one engine takes at a time: requests, tokens of prompts in a step, prompts or mixed."""
+    """What one engine takes at a time: requests, tokens of prompts in a step, prompts or mixed.
+
+    `cached` tokens of every prompt are in its cache already.
+    """
 
     requests: int
     step_tokens: int
     prompts_first: bool
+    cached: int
 
 
 def engine_name(candidate: Candidate, amd: bool) -> str:
     """The calibrated engine of a candidate; SGLang is taken for vLLM's equal."""
-    if candidate.runtime == "llama.cpp":
+    if candidate.runtime in GGML_RUNTIMES:
         return "llama.cpp-amd" if amd else "llama.cpp"
     return "vllm-amd" if amd else "vllm"
 
@@ -219,25 +225,37 @@ def _seats(
     if not step:
         small = bool(memory) and min([card.capacity_mib for card in memory]) < LARGE_CARD_MIB
         step = SMALL_STEP if small else LARGE_STEP
+    name, cached = candidate.runtime, 0
+    if load.shared_prefix_tokens:
+        cached = reused(name, load, states=rank.state_bytes > 0, windows=bool(rank.windows))
     wanted = max(1, taken)
     if wanted > 1:
-        wanted = min(wanted, _room(candidate, memory, rank, load, max(1, stages)))
-    return Seats(wanted, step, candidate.runtime == "sglang")
+        wanted = min(wanted, _room(candidate, memory, rank, load, max(1, stages), cached))
+    return Seats(wanted, step, name == "sglang", cached)
 
 
 def _room(
-    candidate: Candidate, memory: tuple[Memory, ...], rank: Work, load: Workload, stages: int
+    candidate: Candidate,
+    memory: tuple[Memory, ...],
+    rank: Work,
+    load: Workload,
+    stages: int,
+    cached: int,
 ) -> int:
-    """Requests of the workload that one engine's KV cache holds in the middle of their life."""
+    """Requests of the workload that one engine's KV cache holds in the middle of their life.
+
+    What they share is held once.
+    """
     most = candidate.max_num_seqs or 1 << 30
-    if candidate.runtime == "llama.cpp" or not memory:
+    if candidate.runtime in GGML_RUNTIMES or not memory:
         return most
     tokens = load.input_tokens + load.output_tokens / 2
     pool = min(card.kv_cache_mib for card in memory) * MIB
-    held = rank.held(tokens) / stages
-    fit = pool / held if held > 0 else float(most)
+    shared = rank.held(cached) / stages if cached else 0.0
+    held = rank.held(tokens) / stages - shared
+    fit = (pool - shared) / held if held > 0 else float(most)
     if candidate.kv_tokens:
-        fit = max(fit, candidate.kv_tokens / tokens)
+        fit = max(fit, (candidate.kv_tokens - cached) / (tokens - cached))
     return max(1, min(int(fit), most))
 
 
@@ -253,8 +271,9 @@ def _loop(
     """One engine with its `seats` and the requests it has taken; with one where it has none."""
     wanted, running = max(1, taken), seats.requests
     context = load.input_tokens + load.output_tokens / 2
-    token, own = _times(load, rank, stages, engine, links, running, context)
-    times, fit = rounds(load.concurrency), seats.step_tokens / load.input_tokens
+    token, own = _times(load, rank, stages, engine, links, seats, context)
+    read = load.input_tokens - seats.cached
+    times, fit = rounds(load.concurrency), seats.step_tokens / read
     came = arrivals(running, fit, seats.prompts_first, times)
     tpot = token + came.between * own / load.output_tokens
     # Reading all prompts and all tokens of those that run together; the others wait for it.
@@ -268,7 +287,7 @@ def _loop(
     full = load.output_tokens * token if load.concurrency == 1 else round_
     return Rates(
         decode_tokens_per_s=running * load.output_tokens / full,
-        prefill_tokens_per_s=load.input_tokens / own,
+        prefill_tokens_per_s=read / own,
         ttft_ms=1000 * (came.usual * own + first + queued),
         ttft_low_ms=1000 * (came.spread * own + first + queued),
         ttft_high_ms=1000 * (came.together * own + first + waiting),
@@ -283,14 +302,14 @@ def _times(
     stages: list[Stage],
     engine: Engine,
     links: Links,
-    running: int,
+    seats: Seats,
     context: float,
 ) -> tuple[float, float]:
     """(seconds between two tokens of one request, seconds the engine is held by one prompt)."""
-    count = len(stages)
+    count, running = len(stages), seats.requests
     overhead = engine.step_us * 1e-6 + running * engine.sequence_us * 1e-6
-    tokens = float(load.input_tokens)
-    prompts = [prompt(rank, s, engine, links, tokens) for s in stages]
+    tokens, cached = float(load.input_tokens - seats.cached), float(seats.cached)
+    prompts = [prompt(rank, s, engine, links, tokens, cached) for s in stages]
     # Stages take turns with one request, and are filled with as many batches as there are stages.
     batches = min(count, running) if not rank.gguf else 1
     each = running / batches

@@ -95,8 +95,10 @@ def _moved(join: Join, tp: int, size: float, links: Links) -> float:
     return 2.0 * (tp - 1) / tp * size / (join.rate * share)
 
 
-def prompt(work: Work, stage: Stage, engine: Engine, links: Links, tokens: float) -> float:
-    """Seconds of one stage for a prompt of `tokens` tokens."""
+def prompt(
+    work: Work, stage: Stage, engine: Engine, links: Links, tokens: float, history: float = 0.0
+) -> float:
+    """Seconds of one stage for `tokens` tokens of a prompt behind `history` that are cached."""
     blocks, experts = work.weights(tokens)
     read = stage.share * (blocks / engine.bandwidth + experts / engine.experts) / stage.bandwidth
     done = stage.share * tokens * work.flops / stage.arithmetic
@@ -107,7 +109,7 @@ def prompt(work: Work, stage: Stage, engine: Engine, links: Links, tokens: float
             # `-sm tensor` halves the width of every expert, not the tiles: no rank is done sooner.
             done *= stage.tp
     # Scores and values are multiplied in 16 bit whatever the weights are stored in.
-    done += stage.share * tokens * work.attention_flops(tokens / 2) / stage.sixteen_bit
+    done += stage.share * tokens * work.attention_flops(history + tokens / 2) / stage.sixteen_bit
     total = _overlapped(read, done) + layers * launch
     if stage.join is not None:
         total += 2 * layers * _reduce(stage, engine, tokens * work.hidden_bytes, links)
