@@ -7,6 +7,7 @@ ggml/src/ggml-cuda, ggml-hip and ggml-vulkan. What was never run on such a card 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,8 @@ class Backend(StrEnum):
     CPU = "cpu"
 
 
+GGML_RUNTIMES = ("llama.cpp", "llama_cpp.server")
+"""Runtimes whose devices are ggml's; vLLM and SGLang have one backend for each vendor."""
 DEVICE_PREFIX = {Backend.CUDA: "CUDA", Backend.HIP: "ROCm", Backend.VULKAN: "Vulkan"}
 """How device names begin in `--device` and in the log (GGML_CUDA_NAME, GGML_VK_NAME)."""
 REMOTE = "RPC"
@@ -32,12 +35,26 @@ REMOTE = "RPC"
 
 HIP_MINIMUM = (6, 1)
 """`At least ROCM/HIP V6.1 is required`: ggml/src/ggml-hip/CMakeLists.txt."""
-# rocBLAS, which ggml-hip links, ships kernels for these (ROCm 7 "GPU support", and the list of
-# architectures of rocBLAS' CMakeLists.txt); others start only with HSA_OVERRIDE_GFX_VERSION.
-HIP_TARGETS = frozenset(
-    {"gfx908", "gfx90a", "gfx942", "gfx950", "gfx1030", "gfx1100", "gfx1101", "gfx1102"}
-    | {"gfx1150", "gfx1151", "gfx1200", "gfx1201"}
-)
+# rocBLAS, which ggml-hip links, ships kernels for these: the first release with them and the last,
+# None where they are still there. ROCm issue 4625 lists the files of 6.4.0, where gfx906 ended;
+# gfx950 and gfx115x are of 7.0 (rocBLAS' CMakeLists.txt). Others need HSA_OVERRIDE_GFX_VERSION.
+HIP_TARGETS: dict[str, tuple[tuple[int, int], tuple[int, int] | None]] = {
+    "gfx906": ((6, 1), (6, 3)),
+    "gfx908": ((6, 1), None),
+    "gfx90a": ((6, 1), None),
+    "gfx942": ((6, 1), None),
+    "gfx950": ((7, 0), None),
+    "gfx1030": ((6, 1), None),
+    "gfx1100": ((6, 1), None),
+    "gfx1101": ((6, 1), None),
+    "gfx1102": ((6, 1), None),
+    "gfx1150": ((7, 0), None),
+    "gfx1151": ((7, 0), None),
+    "gfx1200": ((6, 4), None),
+    "gfx1201": ((6, 4), None),
+}
+OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
+"""Makes ROCm take a card for another one: `10.3.0` is gfx1030. Only ever set by the operator."""
 OWN_REDUCTION = 2
 """Cards that llama.cpp's own all-reduce takes (ggml/src/ggml-cuda/allreduce.cu), HIP's too."""
 
@@ -103,11 +120,11 @@ def wished(wish: Wish) -> Backend | None:
     return next(iter(local)) if len(local) == 1 else None
 
 
-def choose(gpus: Sequence[Gpu], wish: Wish) -> Backend:
-    """The backend that these cards are served by.
+def choose(gpus: Sequence[Gpu], wish: Wish, rocm: str | None = None) -> Backend:
+    """The backend that these cards are served by; `rocm` is the release on the host.
 
-    CUDA for NVIDIA's, HIP for AMD's that rocBLAS has kernels for, Vulkan for the others and for
-    cards of both vendors in one process.
+    CUDA for NVIDIA's, HIP for AMD's that its rocBLAS has kernels for, Vulkan for the others and
+    for cards of both vendors in one process.
     """
     asked = wished(wish)
     if asked is not None:
@@ -117,24 +134,46 @@ def choose(gpus: Sequence[Gpu], wish: Wish) -> Backend:
         return Backend.CPU
     if vendors == {Vendor.NVIDIA}:
         return Backend.CUDA
-    if vendors == {Vendor.AMD} and all(gpu.gfx is None or gpu.gfx in HIP_TARGETS for gpu in gpus):
+    if vendors == {Vendor.AMD} and all(served_by_hip(gpu.gfx, rocm, wish) for gpu in gpus):
         return Backend.HIP
     return Backend.VULKAN
 
 
+def served_by_hip(gfx: str | None, rocm: str | None, wish: Wish) -> bool:
+    """True where rocBLAS of that ROCm has kernels for the card, or the operator overrides it.
+
+    A card or a release that is not known passes, the release as one of today.
+    """
+    if gfx is None or OVERRIDE in wish.env:
+        return True
+    if gfx not in HIP_TARGETS:
+        return False
+    (first, last), found = HIP_TARGETS[gfx], version(rocm)
+    if found is None:
+        return last is None
+    return first <= found[:2] and (last is None or found[:2] <= last)
+
+
+def version(text: str | None) -> tuple[int, ...] | None:
+    """(6, 3, 1) of `6.3.1-48`; None for what does not begin with numbers."""
+    match = re.match(r"\d+(?:\.\d+)*", text or "", re.ASCII)
+    return None if match is None else tuple(int(part) for part in match[0].split("."))
+
+
 def cmake_arguments(
-    backend: Backend, gpus: Sequence[Gpu], *, rccl: bool = False
+    backend: Backend, gpus: Sequence[Gpu], *, rccl: bool = False, override: str | None = None
 ) -> tuple[str, ...]:
     """Words for CMAKE_ARGS that add `backend` with code for exactly these cards.
 
     A value may hold `;`: quote it for a shell. `rccl` is for a tensor split over AMD cards
-    (`wants_rccl`). Raises WishError where the architecture of a card is not known: code for any
+    (`wants_rccl`), `override` the value of HSA_OVERRIDE_GFX_VERSION: that card is compiled for
+    then. Raises WishError where the architecture of a card is not known: code for any
     other one does not start.
     """
     if backend is Backend.CUDA:
         return ("-DGGML_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(_capabilities(gpus))}")
     if backend is Backend.HIP:
-        targets = ("-DGGML_HIP=ON", f"-DGPU_TARGETS={';'.join(_targets(gpus))}")
+        targets = ("-DGGML_HIP=ON", f"-DGPU_TARGETS={';'.join(_targets(gpus, override))}")
         return (*targets, "-DGGML_HIP_RCCL=ON") if rccl else targets
     return ("-DGGML_VULKAN=ON",) if backend is Backend.VULKAN else ()
 
@@ -174,12 +213,22 @@ def _capabilities(gpus: Sequence[Gpu]) -> list[str]:
     return [f"{major}{minor}" for major, minor in known]
 
 
-def _targets(gpus: Sequence[Gpu]) -> list[str]:
+def _targets(gpus: Sequence[Gpu], override: str | None) -> list[str]:
+    if override is not None:
+        return [_overridden(override)]
     found = {gpu.gfx for gpu in gpus if gpu.vendor is Vendor.AMD}
     known = sorted((gfx for gfx in found if gfx is not None), key=lambda gfx: (len(gfx), gfx))
     if None in found or not known:
         raise _unknown(gpus, "gfx architecture", "rocminfo")
     return known
+
+
+def _overridden(value: str) -> str:
+    """gfx1030 of `10.3.0`, gfx90a of `9.0.10`."""
+    parts = version(value) or ()
+    if len(parts) != 3 or any(part > 15 for part in parts[1:]):
+        raise WishError(f"{OVERRIDE} is {value!r}: write three numbers, such as 10.3.0")
+    return f"gfx{parts[0]}{parts[1]:x}{parts[2]:x}"
 
 
 def _unknown(gpus: Sequence[Gpu], what: str, tool: str) -> WishError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from multigpu.backend import Backend, choose
+from multigpu.backend import GGML_RUNTIMES, Backend, choose
 from multigpu.groups import bonded
 from multigpu.hardware import Host, P2p, Vendor
 from multigpu.placement import even
@@ -23,20 +23,22 @@ def settings(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> tup
 def used_backend(host: Host, chosen: Candidate, wish: Wish) -> Backend:
     """What the chosen cards are reached by; llama.cpp has the choice, the others CUDA or HIP."""
     gpus = [host.gpu(index) for index in chosen.gpus]
-    if chosen.runtime == "llama.cpp":
-        return choose(gpus, wish)
+    if chosen.runtime in GGML_RUNTIMES:
+        return choose(gpus, wish, host.rocm)
     return Backend.HIP if any(gpu.vendor is Vendor.AMD for gpu in gpus) else Backend.CUDA
 
 
 def _ours(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> Iterator[Setting]:
     if wish.devices is None:
-        yield from _devices(host, chosen)
-    if chosen.runtime == "llama.cpp":
+        yield from _devices(host, chosen, used_backend(host, chosen, wish))
+    if chosen.runtime in GGML_RUNTIMES:
         return
     if chosen.pipeline_parallel_size > 1 and chosen.layers is not None:
         yield from _partition(model, chosen, chosen.layers)
     if chosen.tensor_parallel_size > 1:
         yield from _peer_access(host, chosen)
+    if chosen.tensor_parallel_size * chosen.pipeline_parallel_size > 1:
+        yield from _fine_grained(host, chosen)
 
 
 def _partition(model: ModelSpec, chosen: Candidate, layers: tuple[int, ...]) -> Iterator[Setting]:
@@ -49,10 +51,16 @@ def _partition(model: ModelSpec, chosen: Candidate, layers: tuple[int, ...]) -> 
         yield Setting("VLLM_PP_LAYER_PARTITION", value, why)
 
 
-def _devices(host: Host, chosen: Candidate) -> Iterator[Setting]:
+def _devices(host: Host, chosen: Candidate, backend: Backend) -> Iterator[Setting]:
+    """The cards that CUDA or HIP shows to the process. Vulkan shows all: `--device` picks there.
+
+    ROCR_VISIBLE_DEVICES is never set: it would renumber what HIP_VISIBLE_DEVICES counts.
+    """
     value = ",".join(str(index) for index in chosen.gpus)
     why = "the planned cards, in the planned order"
-    if any(host.gpu(index).vendor is Vendor.AMD for index in chosen.gpus):
+    if backend is Backend.VULKAN:
+        return
+    if backend is Backend.HIP:
         # vLLM raises at import when HIP_ and CUDA_VISIBLE_DEVICES differ: exactly one is set.
         numbers = ",".join(str(hip_number(host, index)) for index in chosen.gpus)
         yield Setting("HIP_VISIBLE_DEVICES", numbers, f"{why}, as HIP numbers them")
@@ -94,3 +102,12 @@ def _peer_access(host: Host, chosen: Candidate) -> Iterator[Setting]:
     elif chosen.runtime == "vllm" and granted(host, chosen.gpus) and not bonded(host, chosen.gpus):
         why = "vLLM tests peer transfers once instead of trusting the driver's grant"
         yield Setting("VLLM_SKIP_P2P_CHECK", "0", why)
+
+
+def _fine_grained(host: Host, chosen: Candidate) -> Iterator[Setting]:
+    """RCCL over PCIe needs it where cards can read each other ("RCCL usage tips": large BARs)."""
+    gpus = [host.gpu(index) for index in chosen.gpus]
+    able = all(gpu.vendor is Vendor.AMD and gpu.resizable_bar for gpu in gpus)
+    if able and not bonded(host, chosen.gpus) and not doubtful(host, chosen.gpus):
+        why = "lets RCCL use peer access between cards on PCIe"
+        yield Setting("HSA_FORCE_FINE_GRAIN_PCIE", "1", why)

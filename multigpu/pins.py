@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multigpu import labels
-from multigpu.backend import Backend, of_devices
+from multigpu.backend import GGML_RUNTIMES, Backend, of_devices
 from multigpu.errors import WishError
 from multigpu.flags import check
 from multigpu.hardware import Host
@@ -58,10 +58,6 @@ WRITTEN = {
 
 A second word on them would be served, but not planned, probed or verified.
 """
-
-
-LLAMA_CPP = ("llama.cpp", "llama_cpp.server")
-"""Runtimes whose devices are ggml's."""
 
 
 KV_CACHE_DTYPES = {
@@ -207,7 +203,7 @@ def _backend(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     """llama.cpp's backend against the cards, the names of its devices and the runtime."""
     if wish.backend is None:
         return None
-    if wish.runtime not in (None, *LLAMA_CPP) or model.format != "gguf":
+    if wish.runtime not in (None, *GGML_RUNTIMES) or model.format != "gguf":
         return "backend is llama.cpp's: leave it out, vLLM and SGLang have one for each vendor"
     named = of_devices(wish.devices or ()) - {Backend.CPU}
     if named - {wish.backend}:

@@ -41,14 +41,17 @@ REFUSALS = Section(
     "Why a way of serving does not hold",
     {
         "attention-heads": "vLLM: the query heads do not divide by the tensor parallel size.",
+        "backend-cards": "llama.cpp: the wished backend is of another vendor, or uses no card.",
+        "backend-mixed": "llama.cpp: devices of two backends need a build with both.",
         "bfloat16": "vLLM: a card older than 8.0 (Ampere), and float16 cannot stand in.",
         "compute-capability": "vLLM: the card is older than the wheel (7.5) or vLLM itself (7.0).",
         "context-length": "The context is longer than the model's own, and no rope flag is set.",
         "device-count": "llama.cpp: more cards than one process takes.",
-        "device-names": "`devices` names fewer devices than there are cards.",
+        "device-names": "`devices` names too few devices, or Vulkan's order of cards is not known.",
         "expert-parallel": "vLLM: fewer experts than ranks, or no tensor parallel group.",
         "expert-size": "vLLM: an expert's feed-forward size does not divide by the TP size.",
         "ffn-size": "vLLM: the feed-forward size does not divide by the tensor parallel size.",
+        "gfx-unsupported": "AMD: the runtime has no code for this card, with the ROCm of the host.",
         "hidden-size": "vLLM: the hidden size does not divide by the tensor parallel size.",
         "host-memory": "The host has too little free memory for the offloaded weights.",
         "kv-cache-dtype": "vLLM: the cards have no kernel for this type of the KV cache.",
@@ -65,8 +68,11 @@ REFUSALS = Section(
         "pipeline-support": "vLLM: the model family cannot be split into pipeline stages.",
         "quantization-capability": "vLLM: the cards are too old for the quantization.",
         "quantization-groups": "vLLM: a rank's share of a matrix is not whole groups or tiles.",
-        "runtime-on-request": "The runtime is planned only where it is wished for by name.",
+        "quantization-on-rocm": "vLLM: no kernel multiplies by this format on these AMD cards.",
+        "rocm-version": "AMD: the ROCm of the host is older than the runtime needs for the cards.",
+        "runtime-on-request": "Planned where wished by name; SGLang also for shared prefixes.",
         "shared-cache": "llama.cpp: the size of a KV cache that crosses cards is not known.",
+        "tensor-split-backend": "llama.cpp: Vulkan does not reduce between cards by itself.",
         "tensor-split-flags": "llama.cpp: a flag that dividing every layer does not bear.",
         "tensor-split-model": "llama.cpp: the model's layers cannot be divided between the cards.",
         "usable-card": "The card has an error, is cut into MIG slices, or hides its memory.",
@@ -105,6 +111,7 @@ CHOICES = Section(
         "predicted-fastest": "Of all ways it serves the objective best by predicted speed.",
         "proven-before-experimental": "llama.cpp's experimental mode is faster, but by too little.",
         "replicas": "Every card holds a copy, and nothing crosses a link.",
+        "shared-prefix": "SGLang before vLLM: requests at a time share most of their prompts.",
         "simplest-of-equals": "A rival is hardly faster by prediction, and this way is simpler.",
         "single-card": "One card holds all of it, and nothing crosses a link.",
         "speed-unknown": "No speed can be predicted, so rules of thumb ranked the ways.",
@@ -119,18 +126,22 @@ WARNINGS = Section(
     {
         "bound-missed": "No way meets a bound of the wish, and what would meet it.",
         "card-left-out": "A card of the host is in no plan, and why.",
-        "cuda-wheel": "vLLM: PyPI's wheel is for NVIDIA cards; AMD's need a build of one's own.",
+        "cuda-wheel": "vLLM, SGLang: PyPI's wheel is for NVIDIA cards; AMD's need one's own build.",
         "float16-instead": "vLLM: cards older than 8.0 compute a bfloat16 model in float16.",
+        "gfx-override": "AMD: HSA_OVERRIDE_GFX_VERSION makes a card run another one's code.",
+        "gfx-untested": "AMD: vLLM compiles for the card, but does not list it as supported.",
         "gpu-unknown": "Bandwidth and arithmetic of a card are not known: no speed is predicted.",
         "kv-dtype-kernel": "vLLM: only one attention backend reads this KV cache on the cards.",
         "model-lower-bound": "Something of the model is not counted, so sizes are lower bounds.",
         "peer-access-unproven": "A virtual machine grants P2P over PCIe; it is off until proved.",
         "prediction-weak": "The range of a predicted speed is too wide to rely on.",
         "pin-costs": "Without the pins another way would be clearly better.",
+        "rccl-all-reduce": "vLLM's own all-reduce is for MI300 and MI350; here RCCL does it.",
         "requests-wait": "The cache holds fewer requests at a time than wished; others wait.",
         "slow-link": "Tensor parallel crosses sockets or runs over four lanes or fewer.",
         "smallest-card-counts": "SGLang: an unused smaller card sets the share that stays free.",
         "utilization-lowered": "vLLM gets less than its usual share of a card.",
+        "vulkan-speed": "llama.cpp with Vulkan reads prompts more slowly than with HIP or CUDA.",
         "weight-only": "vLLM: the format saves memory, but these cards compute in 16 bits.",
     },
 )
@@ -198,10 +209,25 @@ MACHINE = Section(
     "Here by id; on the screen by severity: broken, danger, slow, limit (`!`), note (`·`).",
 )
 
+INSTALLATION = Section(
+    "Why a runtime cannot be installed",
+    {
+        "build-tools": "Something that llama.cpp is built with is not on the host.",
+        "cuda-toolkit": "The CUDA compiler is too old or too new for the cards or the driver.",
+        "driver-cuda": "The driver is older than the CUDA of the wheels asks for.",
+        "glibc": "The C library is older than the wheels are built for.",
+        "install-disk": "There is less free space than download and installation need.",
+        "python-venv": "Python cannot make virtual environments, and there is no uv.",
+        "python-version": "No interpreter of the host is new enough.",
+        "wheel-capability": "A card is older than the wheels hold code for.",
+    },
+    "Said before anything is brought to the host.",
+)
+
 COMPARED = {"memory-fit", *LOST.meanings}
 """Rules whose `found` already compares with what is needed."""
 
-SECTIONS = (REFUSALS, LOST, CHANGES, CHOICES, WARNINGS, FLAGS, MACHINE)
+SECTIONS = (REFUSALS, LOST, CHANGES, CHOICES, WARNINGS, FLAGS, MACHINE, INSTALLATION)
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {

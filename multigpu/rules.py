@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Any
 
+from multigpu.backend import GGML_RUNTIMES
 from multigpu.hardware import Gpu, Host, Vendor
 from multigpu.labels import cards, gib, of, size
 from multigpu.memo import memo
 from multigpu.memory import all_fit
 from multigpu.plan import Candidate, Memory, ModelSpec, Reason, Strategy, Wish, Workload
-from multigpu.runtimes import vllm_rules
+from multigpu.runtimes import llama_cpp_backends, rocm, vllm_rules
 
 ROPE_FLAGS = ("--hf-overrides", "--rope-scaling", "--rope-scale", "--yarn-orig-ctx")
 
@@ -185,7 +186,10 @@ def warnings(
     if chosen.runtime != "llama.cpp":
         yield from vllm_rules.kv_kernel(chosen, host, wish)
     if chosen.runtime == "vllm":
-        yield from vllm_rules.wheel(chosen, host, wish)
+        yield from rocm.build(chosen, host, wish)
+        yield from rocm.overridden(wish, rocm.of(chosen, host))
+    elif chosen.runtime in GGML_RUNTIMES:
+        yield from llama_cpp_backends.cautions(chosen, host, wish)
 
 
 def requests_wait(chosen: Candidate, wish: Wish, load: Workload) -> Iterator[Reason]:

@@ -24,6 +24,7 @@ from multigpu.plan import (
     Wish,
 )
 from multigpu.progress import Progress
+from multigpu.runtimes import llama_cpp_backends as backends
 from multigpu.runtimes import llama_cpp_memory as memory
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.candidates import groups_of, sizes, whole
@@ -75,6 +76,7 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
         needed = f"at least 1 per card, {units} together (blocks and the output layer)"
         hint = "take fewer cards, or free memory on them"
         yield Reason("layer-counts", found, needed, hint)
+    yield from backends.objections(candidate, host, wish)
     yield from shared_cache(candidate, model)
     yield from cache_types(model, memory.settings(wish))
     if candidate.strategy is Strategy.TENSOR_SPLIT:
@@ -157,7 +159,7 @@ def _flags(plan: Plan, model_path: str, port: int) -> dict[str, str | None]:
         "--alias": wish.served_model_name or wish.name,
         **_shared(plan),
         "--split-mode": mode,
-        "--device": ",".join(_devices(plan, port - wish.port)),
+        "--device": ",".join(backends.names(plan, port - wish.port)),
         "--gpu-layers": "all" if chosen.gpu_layers is None else str(chosen.gpu_layers),
         "--fit": "off",
         "--flash-attn": "on" if mode == "tensor" else "auto",
@@ -190,23 +192,9 @@ def _shared(plan: Plan) -> dict[str, str | None]:
     return flags
 
 
-def _devices(plan: Plan, replica: int) -> Sequence[str]:
-    """Names in the order of the planned cards: the pinned ones, else CUDA0.. or ROCm0.. .
-
-    The names count the cards that the process sees, so they start at 0 in every replica.
-    """
-    size = len(plan.chosen.gpus) // plan.chosen.replicas
-    if plan.wish.devices is not None:
-        return plan.wish.devices[replica * size : (replica + 1) * size]
-    amd = any(s.name == "HIP_VISIBLE_DEVICES" for s in plan.environment)
-    return [f"{'ROCm' if amd else 'CUDA'}{i}" for i in range(size)]
-
-
 def recipe(host: Host, wish: Wish, files: install.Files) -> install.Recipe:
-    """From the wheel of the wish, else built on the host. Raises MultigpuError."""
-    if wish.wheel is not None:
-        return install.llama_cpp_wheel(VERSION, wish.wheel, *files.identity(wish.wheel))
-    return install.llama_cpp_source(VERSION, files.requirements(f"llama-cpp-python-{VERSION}"))
+    """From the wheel of the wish, else built for the host's cards. Raises MultigpuError."""
+    return install.llama_cpp(host, wish, files, version=VERSION)
 
 
 # The buffer lines need --verbosity 4; without a line `offloaded` the model is served by the CPU.

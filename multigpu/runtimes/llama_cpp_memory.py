@@ -16,6 +16,7 @@ from dataclasses import replace
 from math import floor
 
 from multigpu import memory as m
+from multigpu.backend import Backend, wished
 from multigpu.errors import WishError
 from multigpu.hardware import Gpu, Host
 from multigpu.memo import changed, memo
@@ -40,7 +41,8 @@ from multigpu.workload import workload
 # CUDA context, modules and cuBLAS of one process on one card, outside of llama.cpp's buffers. Ours
 # on an H200 (driver 580.159.04): 597 to 607 MiB over 16 loads of four models, before any request;
 # 700 leaves room for what kernels take from CUDA's pool while they run. On consumer cards 300 to
-# 600 is reported; we have not measured one.
+# 600 is reported; we have not measured one. HIP is taken to need as much as CUDA, and Vulkan, which
+# has no such context and library, no more: both are inferred.
 CONTEXT_MIB, LARGE_CONTEXT_MIB, LARGE_CARD_MIB = 512, 700, 65536
 # llama-server's own number of slots (`--parallel -1`, tools/server/server.cpp).
 SLOTS = 4
@@ -62,6 +64,7 @@ def settings(wish: Wish) -> Settings:
             k_type=k,
             v_type=v,
             swa_full="--swa-full" in wish.flags,
+            device="vulkan" if wished(wish) is Backend.VULKAN else "cuda",
         )
     found: Settings = known["llama.cpp"]
     return found

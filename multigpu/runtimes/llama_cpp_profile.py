@@ -48,7 +48,8 @@ class Settings:
 
     `flash_attn` None is `auto`: where the card has a kernel for the model's heads, or a quantized V
     demands it. `swa_full` keeps the whole context for sliding windows too. `device` is "cuda" (ROCm
-    is built of the same source) or "rpc", which computes on a CPU and reads any cache as it is.
+    is built of the same source), "vulkan" or "rpc" (a CPU), which read any cache as it is: Vulkan's
+    flash attention has every type here (`fa_kv_ok` in ggml-vulkan.cpp), and nothing is unpacked.
     """
 
     ubatch: int = 512

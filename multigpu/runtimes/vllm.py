@@ -22,7 +22,7 @@ from multigpu.plan import (
     Wish,
 )
 from multigpu.progress import Progress
-from multigpu.runtimes import benchmarking, vllm_rules
+from multigpu.runtimes import benchmarking, rocm, vllm_rules
 from multigpu.runtimes import vllm_memory as memory
 from multigpu.runtimes.proposals import Ways
 from multigpu.runtimes.rendering import merged, replica_services
@@ -139,15 +139,23 @@ def _peer_off(plan: Plan) -> bool:
 def recipe(host: Host, wish: Wish, files: install.Files) -> install.Recipe:
     """From PyPI by the hashed lock. `host` has the planned cards.
 
-    Raises MultigpuError when the host's Python is too old, or when cards are AMD's, for which PyPI
-    has no wheel.
+    For AMD cards by a lock that the operator made of the wheels of vLLM's own ROCm index, named
+    `vllm-rocm-VERSION.txt`. Raises MultigpuError where there is none, or no such version.
     """
-    if wish.wheel is None and any(gpu.vendor is not Vendor.NVIDIA for gpu in host.gpus):
-        raise MultigpuError(
-            f"{wish.name}: vLLM's wheel of PyPI is built for CUDA and {host.name} is planned on "
-            "AMD cards: set executable to a ROCm build of vLLM on the host"
-        )
-    return install.vllm(host, VERSION, files.requirements(f"vllm-{VERSION}"))
+    if all(gpu.vendor is Vendor.NVIDIA for gpu in host.gpus):
+        return install.python_runtime(NAME, host, wish, files, version=VERSION, program="vllm")
+    if not files.versions(rocm.LOCK):
+        raise MultigpuError(f"{wish.name}: {rocm.no_lock(host.name)}")
+    return install.python_runtime(
+        rocm.LOCK,
+        host,
+        wish,
+        files,
+        version=VERSION,
+        program="vllm",
+        glibc=rocm.WHEEL_GLIBC,
+        python=rocm.WHEEL_PYTHON,
+    )
 
 
 WORLD_SIZE = r"world_size=(\d+)"

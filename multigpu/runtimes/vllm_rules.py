@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from multigpu.hardware import Host, Vendor
-from multigpu.labels import cards, size
+from multigpu.hardware import Host
+from multigpu.labels import size
 from multigpu.memo import memo
 from multigpu.plan import Candidate, ModelSpec, Reason, Wish
+from multigpu.runtimes import rocm
 from multigpu.runtimes.sharding import sharding
 
 Capability = tuple[int, int]
@@ -43,6 +44,7 @@ def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -
     """Every rule, in the order in which an operator would want to hear of them."""
     if model.format == "gguf":
         yield from model_format(model)
+    yield from rocm.vllm(candidate, host, model, wish)
     if not _cards_serve(candidate, host, model, wish):
         yield from capability(candidate, host, model, wish)
         yield from kv_cache_dtype(candidate, host, model, wish)
@@ -69,7 +71,8 @@ def _cards_serve(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish)
 
 def refuses(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
     """True where a card cannot serve the model, however much memory it has."""
-    return not _serves(lowest(candidate, host), model, wish)
+    unable = not _serves(lowest(candidate, host), model, wish)
+    return unable or rocm.refuses(candidate, host, model, wish)
 
 
 def _serves(found: Capability | None, model: ModelSpec, wish: Wish) -> bool:
@@ -90,15 +93,6 @@ def model_format(model: ModelSpec) -> Iterator[Reason]:
     if model.format == "gguf":
         hint = "serve it with llama.cpp, or name the Transformers repository of the model"
         yield Reason("model-format", "the model is a GGUF", "safetensors for vLLM", hint)
-
-
-def wheel(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
-    """The wheel on PyPI is built for CUDA; AMD cards are served by a build of one's own."""
-    others = {host.gpu(i).vendor for i in candidate.gpus} - {Vendor.NVIDIA}
-    if others and wish.executable is None and wish.wheel is None:
-        found = f"{cards(candidate.gpus)}: PyPI's wheel of vLLM is built for CUDA, not for ROCm"
-        hint = "set executable to a ROCm build on the host, or serve a GGUF with llama.cpp"
-        yield Reason("cuda-wheel", found, "a ROCm build of vLLM", hint)
 
 
 def lowest(candidate: Candidate, host: Host) -> Capability | None:
@@ -153,6 +147,7 @@ def _bfloat16(found: Capability, model: ModelSpec, wish: Wish) -> Iterator[Reaso
 
 def cautions(candidate: Candidate, host: Host, model: ModelSpec) -> Iterator[Reason]:
     """What loads, but is computed in another format than its own on these cards."""
+    yield from rocm.vllm_cautions(candidate, host, model)
     found, native = lowest(candidate, host), NATIVE.get(model.quantization or "")
     if found is not None and found < BFLOAT16 and model.dtype == "bfloat16":
         yield Reason(
