@@ -5,6 +5,7 @@ from __future__ import annotations
 from multigpu.errors import WishError
 from multigpu.memo import memo
 from multigpu.plan import ModelSpec, Objective, Wish, Workload
+from multigpu.prefixes import DISABLING
 
 CONTEXT = 8192
 CONCURRENCY = {Objective.LATENCY: 1, Objective.THROUGHPUT: 16, Objective.CONTEXT: 1}
@@ -44,7 +45,7 @@ def _filled(wish: Wish, model: ModelSpec) -> Workload:
         ttft_ms=wish.ttft_ms,
         tpot_ms=wish.tpot_ms,
         kv_cache_dtype=kv_cache_dtype(wish, model),
-        shared_prefix_tokens=shared,
+        shared_prefix_tokens=0 if any(flag in wish.flags for flag in DISABLING) else shared,
     )
 
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from multigpu import flags
 from multigpu.errors import NoPlan, WishError
-from multigpu.plan import Candidate, LayerCache, Strategy, Wish
+from multigpu.plan import Candidate, LayerCache, Objective, Strategy, Wish
 from multigpu.planner import plan
-from multigpu.runtimes import runtime, sglang
+from multigpu.runtimes import runtime, sglang, sglang_rules
 from multigpu.runtimes import sglang_memory as s
 from multigpu.runtimes.rendering import merged
-from tests.machines import H100, RTX_3060, RTX_3090, RTX_4090, dense, hf, host
+from tests.machines import H100, R9700, RTX_3060, RTX_3090, RTX_4090, dense, hf, host
 
 SINGLE = Candidate("sglang", Strategy.SINGLE, (0,))
 PAIR = Candidate("sglang", Strategy.TENSOR_PARALLEL, (0, 1), tensor_parallel_size=2)
@@ -28,7 +28,16 @@ def wish(**keys: Any) -> Wish:
     return Wish("chat", "org/model", **{"runtime": "sglang", **keys})
 
 
-def test_it_is_never_planned_unless_it_is_wished() -> None:
+AGENTS: dict[str, Any] = {
+    "runtime": None,
+    "concurrency": 8,
+    "shared_prefix_tokens": 6000,
+    "input_tokens": 7000,
+    "context": 8192,
+}
+
+
+def test_without_a_shared_prefix_it_is_planned_where_it_is_wished_only() -> None:
     machine = host(RTX_3090, RTX_3090)
     assert sglang.candidates(machine, LLAMA, wish(runtime=None)) == ()
     rules = [r.rule for r in sglang.objections(SINGLE, machine, LLAMA, wish(runtime=None))]
@@ -37,11 +46,81 @@ def test_it_is_never_planned_unless_it_is_wished() -> None:
     assert plan(machine, LLAMA, wish()).chosen.runtime == "sglang"
 
 
+@pytest.mark.parametrize("objective", [Objective.LATENCY, Objective.THROUGHPUT])
+def test_agents_with_a_stable_system_prompt_are_served_by_it(objective: Objective) -> None:
+    made = plan(host(RTX_3090, RTX_3090), LLAMA, wish(**AGENTS, objective=objective))
+    assert made.chosen.runtime == "sglang"
+    (reason,) = [r for r in made.reasons if r.rule == "shared-prefix"]
+    assert "6,000 of 7,000" in reason.found and "vLLM keeps prefixes too" in (reason.hint or "")
+    assert "vllm" in {item.candidate.runtime for item in made.rejected}
+    assert any("in the engine's cache already" in sentence for sentence in made.assumptions)
+    for service in sglang.render(made, "/opt/sglang/bin/sglang", "org/model"):
+        assert "--schedule-policy lpm" in " ".join(service.argv)
+        assert not flags.check("sglang", service.argv)
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ({"concurrency": 1}, "1 request at a time with 6,000 of 7,000 tokens shared gain as much"),
+        ({"shared_prefix_tokens": 1000}, "1,000 of 7,000 tokens shared gain as much"),
+        ({"objective": Objective.CONTEXT}, "gain as much"),
+        ({"flags": MappingProxyType({"--enforce-eager": None})}, "flags of the wish is vLLM's"),
+        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype of the wish is vLLM's"),
+    ],
+)
+def test_where_a_shared_prefix_does_not_decide_the_plan_says_why(
+    keys: dict[str, Any], why: str
+) -> None:
+    made = plan(host(H100, H100), LLAMA, wish(**{**AGENTS, **keys}))
+    assert made.chosen.runtime == "vllm"
+    reasons = [r for item in made.rejected for r in item.reasons if r.rule == "runtime-on-request"]
+    assert len(reasons) == 1 and why in reasons[0].found and reasons[0].needed
+
+
+def test_a_family_without_layers_of_its_own_is_left_to_vllm() -> None:
+    olmo3 = replace(LLAMA, model_type="olmo3")
+    made = plan(host(H100), olmo3, wish(**AGENTS))
+    assert made.chosen.runtime == "vllm"
+    assert plan(host(H100), LLAMA, wish(**AGENTS)).chosen.runtime == "sglang"
+
+
+def test_unlike_cards_get_no_team_of_it_for_a_shared_prefix_either() -> None:
+    made = plan(host(RTX_3090, RTX_3060), LLAMA, wish(**AGENTS))
+    assert not (made.chosen.runtime == "sglang" and made.chosen.tensor_parallel_size > 1)
+
+
+def test_amd_cards_need_a_build_of_ones_own() -> None:
+    team = replace(PAIR, gpus=(0,), tensor_parallel_size=1)
+    amd = host(R9700)
+    assert "cuda-wheel" in [r.rule for r in sglang.objections(team, amd, LLAMA, wish())]
+    there = wish(executable="/opt/sglang/bin/sglang")
+    assert "cuda-wheel" not in [r.rule for r in sglang.objections(team, amd, LLAMA, there)]
+
+
+SAYS = "[2026-11-23 10:00:00] server_args={'tp_size': 2, 'pp_size': 1, 'disable_radix_cache': False"
+OLDER = "[2026-08-01 10:00:00] server_args=ServerArgs(tp_size=2, pp_size=1, "
+OLDER += "disable_radix_cache=True)"
+POOL = "[2026-11-23 10:00:09 TP0] max_total_num_tokens=50000, chunked_prefill_size=4096"
+
+
+def test_its_log_says_ranks_cache_and_whether_prefixes_are_kept() -> None:
+    keys = {**AGENTS, "runtime": "sglang", "strategy": Strategy.TENSOR_PARALLEL}
+    made = plan(host(RTX_3090, RTX_3090), LLAMA, wish(**keys))
+    checks = {c.name: c.ok for c in sglang.signs(made, [SAYS, POOL])}
+    assert checks == {"ranks": True, "KV cache": True, "prefixes": True}
+    small = POOL.replace("50000", "5000")
+    checks = {c.name: c.ok for c in sglang.signs(made, [OLDER, small])}
+    assert checks == {"ranks": True, "KV cache": False, "prefixes": False}
+    (balance,) = sglang.signs(made, ["RuntimeError: The memory capacity is unbalanced. Some"])
+    assert not balance.ok
+
+
 def test_installing_it_is_refused_in_one_line_unless_it_is_there() -> None:
     with pytest.raises(WishError, match="executable"):
         sglang.recipe(host(RTX_3090), wish(), None)  # type: ignore[arg-type]
     found = sglang.recipe(host(RTX_3090), wish(executable="/opt/sglang/bin/sglang"), None)  # type: ignore[arg-type]
-    assert found.executable == "/opt/sglang/bin/sglang" and found.script is None
+    assert found.executable == "/opt/sglang/bin/sglang" and found.directory is None
 
 
 @pytest.mark.parametrize(
@@ -87,11 +166,11 @@ def test_sliding_layers_keep_four_fifths_of_the_tokens() -> None:
 
 
 def test_unlike_cards_are_no_team() -> None:
-    (reason,) = sglang.balance(PAIR, host(RTX_3090, RTX_3060), wish())
+    (reason,) = sglang_rules.balance(PAIR, host(RTX_3090, RTX_3060), wish())
     assert reason.rule == "memory-unbalanced"
-    assert not list(sglang.balance(PAIR, host(RTX_3090, RTX_4090), wish()))
+    assert not list(sglang_rules.balance(PAIR, host(RTX_3090, RTX_4090), wish()))
     off = wish(env=MappingProxyType({"SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK": "0"}))
-    assert not list(sglang.balance(PAIR, host(RTX_3090, RTX_3060), off))
+    assert not list(sglang_rules.balance(PAIR, host(RTX_3090, RTX_3060), off))
 
 
 def test_a_model_that_does_not_fit_is_refused_with_its_memory() -> None:

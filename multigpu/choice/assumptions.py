@@ -15,6 +15,11 @@ def assumptions(
 ) -> Iterator[str]:
     """The workload, the model's sizes, the cards as they were seen, and the basis of speeds."""
     yield _requests(wish, load)
+    if load.shared_prefix_tokens:
+        yield (
+            f"{load.shared_prefix_tokens:,} tokens of every prompt are in the engine's cache "
+            "already, as after the first request."
+        )
     if wish.context is None:
         yield f"No context was wished: planned for {load.context:,} tokens."
     longest = chosen.max_model_len

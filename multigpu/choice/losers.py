@@ -76,12 +76,13 @@ class Contest:
     def lost(self, rival: Candidate) -> Reason:
         """Why a candidate that holds was not chosen."""
         found, close = self._weakness(rival)
+        pin = f"strategy = '{rival.strategy}'"
+        if rival.runtime != self.chosen.runtime and rival.strategy is self.chosen.strategy:
+            pin = f"runtime = '{rival.runtime}'"
         if close:
-            hint = f"measure both; pin strategy = '{rival.strategy}' to have it"
+            hint = f"measure both; pin {pin} to have it"
             return Reason("close-second", found, self.needed, hint)
-        return Reason(
-            "ranked-lower", found, self.needed, f"pin strategy = '{rival.strategy}' to have it"
-        )
+        return Reason("ranked-lower", found, self.needed, f"pin {pin} to have it")
 
     def _weakness(self, rival: Candidate) -> tuple[str, bool]:
         """What speaks against it, and whether predictions can hardly tell the two apart."""

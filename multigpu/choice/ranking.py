@@ -15,7 +15,7 @@ from __future__ import annotations
 from math import ceil
 from typing import NamedTuple
 
-from multigpu.choice import tiers
+from multigpu.choice import shared_prefix, tiers
 from multigpu.groups import bonded, slow
 from multigpu.hardware import Host, Vendor
 from multigpu.memory import headroom_tokens
@@ -90,6 +90,7 @@ def order(
     lead = _proven(lead, known, load)
     if load.objective is Objective.THROUGHPUT:
         lead = _apart(lead, known, host, load)
+    lead = shared_prefix.preferred(lead, known, load)
     return _led(lead.candidate, known, candidates, host, model, load)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from multigpu.choice import shared_prefix
 from multigpu.choice.ranking import (
     CLOSE,
     engine_size,
@@ -39,6 +40,9 @@ def strengths(
 ) -> Iterator[Reason]:
     """What speaks for the first of the order, `of` which ways: its numbers, and how it works."""
     objective = load.objective
+    prefix = shared_prefix.reason(chosen, load)
+    if prefix is not None:
+        yield prefix
     if objective is Objective.CONTEXT:
         found = f"one engine can cache {headroom_tokens(chosen):,} tokens, the most of all"
         yield Reason("context-largest-cache", found)

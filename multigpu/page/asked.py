@@ -62,7 +62,8 @@ def wish(wished: Wish, load: Workload) -> str:
         f"context {load.context:,}{_default(wished.context)}",
         f"{labels.counted(load.concurrency, 'request')} at a time{_how_many(wished, load)}",
         f"each of {load.input_tokens:,} + {load.output_tokens:,} tokens"
-        + (_default(None) if typical == (None, None) else ""),
+        + (_default(None) if typical == (None, None) else "")
+        + (f", {load.shared_prefix_tokens:,} shared" if load.shared_prefix_tokens else ""),
     ]
     bounds = {"TTFT": load.ttft_ms, "TPOT": load.tpot_ms}
     parts += [f"{name} at most {value:g} ms" for name, value in bounds.items() if value is not None]

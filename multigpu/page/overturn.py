@@ -114,7 +114,7 @@ def command(plan: Plan) -> Iterator[str]:
         f"--base-url http://{_address(wish.bind)}:{wish.port}",
         f"--model {'REPOSITORY' if gguf else shlex.quote(plan.model.name)}",
         f"--served-model-name {shlex.quote(wish.served_model_name or wish.name)}",
-        f"--dataset-name random --random-input-len {load.input_tokens}",
+        *_prompts(load),
         f"--random-output-len {load.output_tokens} --ignore-eos",
         f"--max-concurrency {load.concurrency}",
         f"--num-prompts {prompts(load.concurrency)}",
@@ -124,6 +124,13 @@ def command(plan: Plan) -> Iterator[str]:
         yield from hanging("  ", "REPOSITORY is where the GGUF comes from: its tokenizer is read")
     if plan.chosen.replicas > 1:
         yield from hanging("  ", "with the port of the balancer in front of the replicas")
+
+
+def _prompts(load: Workload) -> list[str]:
+    """Random tokens, behind those that all requests share."""
+    shared = load.shared_prefix_tokens
+    words = [f"--dataset-name random --random-input-len {load.input_tokens - shared}"]
+    return [*words, f"--random-prefix-len {shared}"] if shared else words
 
 
 def _address(bind: str) -> str:

@@ -1,8 +1,9 @@
 """SGLang 0.5.23: how it can be spread, what it will hold of each card, and its command line.
 
-It is planned where it is wished for by name; it is not installed by us yet, so `executable` must
-name one on the host. Facts are those of the 0.5.23 wheel: `server_args.py`,
-`arg_groups/memory_hook.py`, `distributed/utils.py` (stages), `distributed/bootstrap.py` (balance).
+It is planned where it is wished for by name, and where requests share most of their prompts
+(`multigpu.prefixes`, `multigpu.choice.shared_prefix`). Facts are those of the 0.5.23 wheel:
+`arg_groups/fields/` (flags), `arg_groups/memory_hook.py`, `distributed/utils.py` (stages),
+`distributed/bootstrap.py` (balance), `managers/schedule_policy.py` (queue).
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from multigpu import install
-from multigpu import memory as m
 from multigpu.errors import WishError
-from multigpu.hardware import Host, Vendor
-from multigpu.labels import cards, gib
+from multigpu.groups import pool
+from multigpu.hardware import Host
 from multigpu.plan import (
     Candidate,
     Check,
@@ -22,90 +22,48 @@ from multigpu.plan import (
     Reason,
     Service,
     Source,
+    Strategy,
     Wish,
     Workload,
 )
 from multigpu.progress import Progress
 from multigpu.runtimes import benchmarking
 from multigpu.runtimes import sglang_memory as memory
+from multigpu.runtimes import sglang_rules as rules
 from multigpu.runtimes.proposals import Ways
 from multigpu.runtimes.rendering import merged, replica_services
-from multigpu.runtimes.sharding import sharding
-from multigpu.runtimes.signs import equal
+from multigpu.runtimes.signs import REDEPLOY, equal, last
 from multigpu.runtimes.spread import spread
 
 NAME = "sglang"
 VERSION = "0.5.23"
 
-# SGLang asks the same of heads and widths as vLLM, whose layers it inherited; its wheels for CUDA
-# 13 have no code for cards before Turing, FlashInfer none before 7.5.
-MINIMUM = (7, 5)
-# A rank must have at least this share of what another one of its team has free
-# (`_check_tp_memory_balance`).
-BALANCE = 0.9
-ON_REQUEST = "SGLang is planned where it is wished for"
+# A scheduler that makes no step for so long ends the server (SIGQUIT), rc 137; SGLang's default.
+WATCHDOG_S = 300
+# torch's own limit of collectives; ranks also wait for each other while weights are read.
+DIST_TIMEOUT_S = 600
 
 
 def candidates(host: Host, model: ModelSpec, wish: Wish) -> tuple[Candidate, ...]:
-    """Nothing unless `runtime: sglang` is wished; then the same ways as vLLM has."""
-    if wish.runtime != NAME:
+    """The same ways as vLLM has, where it is wished for or a shared prefix pays.
+
+    Where a shared prefix is wished and does not pay, one unsized candidate, for the reason.
+    """
+    if wish.runtime == NAME:
+        return spread(WAYS, host, model, wish)
+    if wish.runtime is not None or not wish.shared_prefix_tokens or model.format == "gguf":
         return ()
+    if rules.not_offered(model, wish):
+        first = pool(host, wish.gpus)[:1]
+        return tuple(Candidate(NAME, Strategy.SINGLE, (gpu.index,)) for gpu in first)
     return spread(WAYS, host, model, wish)
 
 
-def objections(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Iterator[Reason]:
-    """What stands against serving this candidate with SGLang."""
-    if wish.runtime != NAME:
-        hint = "wish runtime = sglang and name its executable on the host"
-        yield Reason("runtime-on-request", ON_REQUEST, None, hint)
-    if model.format == "gguf":
-        hint = "serve it with llama.cpp, or name the Transformers repository of the model"
-        yield Reason("model-format", "the model is a GGUF", "safetensors for SGLang", hint)
-    yield from _cards(candidate, host)
-    yield from sharding(model, candidate.tensor_parallel_size, candidate.expert_parallel)
-    yield from _stages(candidate, model)
-    yield from balance(candidate, host, wish)
-
-
-def _cards(candidate: Candidate, host: Host) -> Iterator[Reason]:
-    """Cards that the wheel has code for."""
-    old = [
-        index
-        for index in candidate.gpus
-        if host.gpu(index).vendor is Vendor.NVIDIA
-        and (host.gpu(index).compute_capability or MINIMUM) < MINIMUM
-    ]
-    if old:
-        needed = "compute capability 7.5 or newer"
-        yield Reason("compute-capability", f"{cards(old)} is older", needed, "use llama.cpp")
-
-
-def _stages(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:
-    layers, n = candidate.layers or (), model.num_hidden_layers
-    if candidate.pipeline_parallel_size > 1 and (sum(layers) != n or min(layers, default=0) < 1):
-        found = f"stages {'+'.join(str(x) for x in layers) or 'none'} for {n} blocks"
-        needed = f"{candidate.pipeline_parallel_size} stages that add up to {n}"
-        yield Reason("pipeline-stages", found, needed, "pin layers that add up, or fewer cards")
-
-
-def balance(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
-    """Ranks of a team must have nearly the same memory free."""
-    if candidate.tensor_parallel_size == 1:
-        return
-    if wish.env.get("SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK") == "0":
-        return
-    free = {index: m.free_mib(host.gpu(index), wish) for index in candidate.gpus}
-    least, most = min(free.values()), max(free.values())
-    if least < BALANCE * most:
-        found = f"{gib(least)} to {gib(most)} GiB free on {cards(candidate.gpus)}"
-        needed = f"at least {BALANCE:.0%} of the fullest on every card of a team"
-        hint = "free the smaller card, or take pipeline parallel with vLLM"
-        yield Reason("memory-unbalanced", found, needed, hint)
-
-
 def _refuses(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> bool:
-    return bool(tuple(_cards(candidate, host)))
+    return bool(tuple(rules.capability(candidate, host)))
 
+
+objections = rules.objections
 
 WAYS = Ways(NAME, memory.sized, None, _refuses)
 
@@ -114,7 +72,7 @@ def cautions(candidate: Candidate, host: Host, model: ModelSpec) -> Iterator[Rea
     """SGLang sizes itself by the smallest card of the host, also where that one is not used."""
     used = min(host.gpu(index).memory_mib or 0 for index in candidate.gpus)
     smallest = min(host.gpus, key=lambda gpu: gpu.memory_mib or 0)
-    if smallest.index not in candidate.gpus and (smallest.memory_mib or 0) < BALANCE * used:
+    if smallest.index not in candidate.gpus and (smallest.memory_mib or 0) < rules.BALANCE * used:
         found = f"GPU {smallest.index} is the smallest card and sets the share that stays free"
         hint = "pin gpu_memory_utilization (mem-fraction-static)"
         yield Reason("smallest-card-counts", found, None, hint)
@@ -203,7 +161,12 @@ def _flags(plan: Plan, model_path: str, port: int) -> dict[str, str | None]:
         "--context-length": str(chosen.max_model_len),
         "--mem-fraction-static": f"{chosen.gpu_memory_utilization:g}",
         "--enable-metrics": None,
+        "--watchdog-timeout": str(WATCHDOG_S),
     }
+    if chosen.tensor_parallel_size * chosen.pipeline_parallel_size > 1:
+        flags["--dist-timeout"] = str(max(DIST_TIMEOUT_S, wish.start_s))
+    if plan.workload.shared_prefix_tokens:
+        flags["--schedule-policy"] = "lpm"
     if chosen.max_num_seqs is not None:
         flags["--max-running-requests"] = str(chosen.max_num_seqs)
     if chosen.expert_parallel:
@@ -228,12 +191,42 @@ def recipe(host: Host, wish: Wish, files: install.Files) -> install.Recipe:
 
 
 TOKENS = r"max_total_num_tokens=(\d+)"
-RANKS = r"server_args=ServerArgs\(.*\btp_size=(\d+).*?\bpp_size=(\d+)"
-LOG_PATTERNS = (RANKS, TOKENS, r"Load weight end", r"The server is fired up")
+# Releases before 0.5.20 print ServerArgs(tp_size=2, ...), later ones a dict.
+RANKS = r"server_args=.*\btp_size\b'?[=:] ?(\d+).*?\bpp_size\b'?[=:] ?(\d+)"
+RADIX = r"server_args=.*\bdisable_radix_cache\b'?[=:] ?(True|False)"
+UNBALANCED = r"The memory capacity is unbalanced"
+LOG_PATTERNS = (
+    RANKS,
+    TOKENS,
+    UNBALANCED,
+    r"Load weight end",
+    r"KV Cache is allocated",
+    r"Memory pool end",
+    r"The server is fired up",
+)
 
 
 def signs(plan: Plan, lines: Sequence[str]) -> Iterator[Check]:
-    """As many ranks as planned."""
+    """As many ranks as planned, a cache that holds the context, and RadixAttention where it counts.
+
+    SGLang turns the radix tree off by itself for some models and modes, and says so in its
+    resolved arguments.
+    """
     chosen = plan.chosen
-    expected = f"{chosen.tensor_parallel_size}/{chosen.pipeline_parallel_size}"
-    yield from equal("ranks", "tensor/pipeline parallel", RANKS, lines, expected)
+    ranks = f"{chosen.tensor_parallel_size}/{chosen.pipeline_parallel_size}"
+    yield from equal("ranks", "tensor/pipeline parallel", RANKS, lines, ranks)
+    pool = last(TOKENS, lines)
+    if pool is not None:
+        tokens, context = int(pool[1]), chosen.max_model_len or 0
+        found = f"KV cache of {tokens:,} tokens ({chosen.kv_tokens or 0:,} predicted)"
+        expected = f"at least one context of {context:,}"
+        yield Check("KV cache", tokens >= context, found, expected, REDEPLOY)
+    radix = last(RADIX, lines)
+    if radix is not None and plan.workload.shared_prefix_tokens:
+        on = radix[1] == "False"
+        found = f"RadixAttention is {'on' if on else 'off'}"
+        hint = "SGLang does not keep prefixes for this model: pin runtime = 'vllm'"
+        yield Check("prefixes", on, found, "RadixAttention is on", hint)
+    if last(UNBALANCED, lines) is not None:
+        found = "SGLang found less than 0.9 of another card's memory free on one"
+        yield Check("balance", False, found, "like memory on the cards of a team", REDEPLOY)
