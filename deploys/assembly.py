@@ -6,17 +6,19 @@ from typing import NamedTuple
 from pyinfra import host
 
 from deploys.common import TEMPLATES, directory, load_model, machine_name, plan_file, services
+from multigpu import fetching
 from multigpu.decide import decide
+from multigpu.fetching import Fetch
 from multigpu.generation import Deployment
 from multigpu.hardware import Host
-from multigpu.install import Upload
+from multigpu.install import Source, Upload, read_source
 from multigpu.plan import Plan
 from multigpu.runtimes import runtime
 from multigpu.speed import measured_file
 from multigpu.speed.measured import Measurement
-from multigpu.store import archive, texts, uploads
+from multigpu.store import archive, hub, texts, uploads
 from multigpu.store.recipes import recipe
-from multigpu.units import render
+from multigpu.units import CONFIG_DIRECTORY, render
 
 
 class Decided(NamedTuple):
@@ -54,6 +56,13 @@ def measured() -> tuple[Measurement, ...]:
     return () if text is None else measured_file.read(text, str(path))
 
 
+def packages() -> Source:
+    """Where runtimes' packages come from. Raises MultigpuError when the inventory's words do not
+    hold."""
+    keys = ("package_index", "wheel_directory", "https_proxy")
+    return read_source({key: host.data.get(key) for key in keys})
+
+
 def program() -> Upload:
     """The archive of host programs."""
     return archive.host_program()
@@ -65,16 +74,29 @@ def deployments(machine: Host, plans: tuple[Plan, ...]) -> tuple[Deployment, ...
 
 
 def _deployment(machine: Host, plan: Plan) -> Deployment:
-    installed = recipe(machine, plan, TEMPLATES)
+    installed = recipe(machine, plan, TEMPLATES, packages())
     model_path, files = uploads.model(plan.model, base=Path())
+    brought = fetch(plan)
+    offline = () if brought is None else fetching.OFFLINE
     rendered = tuple(
         render(
             plan,
             service,
             host_program=program().path,
-            extra=installed.environment,
+            extra=(*installed.environment, *offline),
             templates=texts.templates(TEMPLATES),
         )
         for service in runtime(plan.chosen.runtime).render(plan, installed.executable, model_path)
     )
-    return Deployment(plan, installed, files, rendered)
+    return Deployment(plan, installed, files, rendered, brought)
+
+
+def fetch(plan: Plan) -> Fetch | None:
+    """The model as the host fetches it; None where it is there or comes from here."""
+    token = f"{CONFIG_DIRECTORY}/credentials/{plan.wish.name}.{fetching.CREDENTIAL}"
+    return fetching.fetch(
+        plan.model,
+        endpoint=hub.endpoint(),
+        credential=token if plan.wish.hf_token_file else None,
+        proxy=packages().https_proxy,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from socket import IPPROTO_TCP, TCP_NODELAY
@@ -18,11 +18,12 @@ from facts.machine import TIMEOUT_S, Machine, Unreadable
 from facts.model import ModelFiles
 from multigpu.errors import MultigpuError, NoPlan
 from multigpu.explain import explain_refusal
-from multigpu.generation import DIRECTORIES, cannot_change
+from multigpu.generation import DIRECTORIES, Deployment, cannot_change, runtime_missing
 from multigpu.hardware import Host
+from multigpu.install.preflight import preflight, refusal
 from multigpu.observation import SECONDS
-from multigpu.plan import ModelSpec, Source
-from multigpu.store import models
+from multigpu.plan import ModelSpec, Source, Wish
+from multigpu.store import models, texts
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "templates"
@@ -175,13 +176,29 @@ def refuse_unchangeable(machine: Host) -> None:
         raise MultigpuError(reason)
 
 
-def load_model(reference: str) -> ModelSpec:
+def refuse_uninstallable(machine: Host, wanted: Iterable[Deployment]) -> None:
+    """Raises MultigpuError when a runtime that is not there cannot be installed on this host."""
+    for recipe in dict.fromkeys(deployment.recipe for deployment in wanted):
+        reasons = preflight(machine, recipe) if runtime_missing(machine, recipe) else ()
+        if reasons:
+            raise MultigpuError(refusal(recipe, reasons))
+
+
+def load_model(wish: Wish) -> ModelSpec:
     """Facts of a model, wherever it lies; asks the host only for a path of the host."""
+    reference = wish.model
     if models.source(reference, base=Path()) is not Source.HOST:
-        return models.load(reference, base=Path())
+        return models.load(reference, base=Path(), terms=models.Terms.of(wish, hub_token(wish)))
     files = host.get_fact(ModelFiles, path=reference, _timeout=TIMEOUT_S, **privilege())
     if files is None:
         raise MultigpuError(
             f"{reference}: the host gave no answer about it; see whether it is there and readable"
         )
-    return models.load_host_model(reference, files)
+    return models.load_host_model(reference, files, models.Terms.of(wish))
+
+
+def hub_token(wish: Wish) -> str | None:
+    """The hub's token of this service, for reading what planning needs. Raises MultigpuError."""
+    if wish.hf_token_file is None:
+        return None
+    return texts.read(Path(wish.hf_token_file)).strip() or None

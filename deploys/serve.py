@@ -8,7 +8,7 @@ inventory sets `rehearsal_directory`, files are written there and no host is tou
 
 from pyinfra import host
 
-from deploys.assembly import decided, deployments, program
+from deploys.assembly import decided, deployments, packages, program
 from deploys.common import (
     QUICK_S,
     SLOW_S,
@@ -17,16 +17,19 @@ from deploys.common import (
     plan_file,
     privilege,
     refuse_unchangeable,
+    refuse_uninstallable,
     rehearsal_directory,
     say,
     verify_s,
 )
 from multigpu.explain import headline, short
-from multigpu.generation import Deployment
+from multigpu.generation import Deployment, runtime_missing
+from multigpu.hardware import Host
 from multigpu.install import Upload
 from multigpu.store import rehearsal
 from operations.layout import layout
-from operations.runtime import runtimes
+from operations.models import models
+from operations.runtime import Installer, build_wheels, fetch_wheels, prune, runtimes
 from operations.units import converge, install_text
 from operations.uploads import uploads
 from operations.verify import verify
@@ -34,7 +37,7 @@ from operations.verify import verify
 
 @guarded
 def serve() -> None:
-    """Order: account, files, runtime, text, processes, verification."""
+    """Order: account, files, models, runtime, text, processes, verification."""
     found = captured()
     if found is None:
         return
@@ -52,23 +55,35 @@ def serve() -> None:
         rehearsal.write(directory, units)
         return
     refuse_unchangeable(machine)
+    refuse_uninstallable(machine, wanted)
     root = privilege()
     quick, slow = {**root, "_timeout": QUICK_S}, {**root, "_timeout": SLOW_S}
     layout(name="Account and directories", machine=machine, **quick)
-    uploads(name="Programs, wheels and models", machine=machine, wanted=files(wanted), **slow)
+    uploads(
+        name="Programs, wheels and models", machine=machine, wanted=files(machine, wanted), **slow
+    )
+    fetches = tuple(deployment.fetch for deployment in wanted if deployment.fetch is not None)
+    models(name="Models", machine=machine, fetches=fetches, program=program().path, **root)
     recipes = tuple(dict.fromkeys(deployment.recipe for deployment in wanted))
-    runtimes(name="Runtime", machine=machine, recipes=recipes, **slow)
+    by = Installer(program().path, packages())
+    build_wheels(name="Wheels to build", machine=machine, recipes=recipes, by=by, **slow)
+    fetch_wheels(name="Built wheels", machine=machine, recipes=recipes, **slow)
+    runtimes(name="Runtime", machine=machine, recipes=recipes, by=by, **slow)
     install_text(name="Unit and environment files", machine=machine, units=units, **quick)
     patience = QUICK_S + max((plan.wish.start_s for plan in plans), default=0)
     converge(name="Processes", machine=machine, units=units, _timeout=patience, **root)
     verify(
         name="Verification", program=program().path, deployments=wanted, seconds=verify_s(), **root
     )
+    serving = {deployment.plan.wish.name: deployment.recipe for deployment in wanted}
+    prune(name="Older runtimes", machine=machine, wanted=serving, **quick)
 
 
-def files(wanted: tuple[Deployment, ...]) -> tuple[Upload, ...]:
-    """Every file the host needs, each once."""
-    each = [*(d.recipe.uploads for d in wanted), *(d.models for d in wanted)]
+def files(machine: Host, wanted: tuple[Deployment, ...]) -> tuple[Upload, ...]:
+    """Every file the host needs, each once; those of a runtime until it is installed."""
+    missing = [d.recipe for d in wanted if runtime_missing(machine, d.recipe)]
+    each = [*(recipe.uploads for recipe in missing), *(d.models for d in wanted)]
+    each += [(d.fetch.spec,) for d in wanted if d.fetch is not None]
     return tuple(dict.fromkeys((program(), *(upload for group in each for upload in group))))
 
 

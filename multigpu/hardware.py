@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from multigpu.links import GpuPair, HopKind, Limit, P2p, Path, PcieBandwidth, PcieHop, PcieLink
-from multigpu.managed import ManagedFile, UnitState
+from multigpu.managed import Generation, ManagedFile, UnitState
 from multigpu.memo import memo
+from multigpu.toolchain import Toolchain
 
 __all__ = [
+    "Generation",
     "Gpu",
     "GpuPair",
     "GpuProcess",
@@ -31,6 +33,7 @@ __all__ = [
     "PcieHop",
     "PcieLink",
     "RemappedRows",
+    "Toolchain",
     "UnitState",
     "Vendor",
 ]
@@ -188,7 +191,10 @@ class Host:
     systemd-detect-virt, "none" on bare metal. `iommu` is off, passthrough or translating.
     `left_out` are display functions that are no cards to plan with. `module_license` tells the open
     kernel module ("Dual MIT/GPL") from the closed one ("NVIDIA"); `registry_dwords` are the
-    driver's registry keys. `disk_free_mib` is that of /var/lib, where models go. `paths` are those
+    driver's registry keys. `disk_free_mib` is that of /var/lib, where models go, `install_free_mib`
+    that of /opt/multigpu. `runtimes` are the directories of installed runtimes, complete or not,
+    `generations` the record of which serve; None and empty where the probe did not look. `paths`
+    are those
     that the probe was asked for and found, directories too, without their content. `uid` is that of
     the user the probe ran as.
     """
@@ -204,6 +210,10 @@ class Host:
     memory_mib: int | None = None
     memory_available_mib: int | None = None
     disk_free_mib: int | None = None
+    install_free_mib: int | None = None
+    toolchain: Toolchain | None = None
+    runtimes: tuple[str, ...] | None = None
+    generations: tuple[Generation, ...] = ()
     virtualization: str | None = None
     iommu: str | None = None
     kernel: str | None = None

@@ -42,3 +42,13 @@ class ManagedFile:
     owner: str | None = None
     content: str | None = None
     modified_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Which directory of /opt/multigpu/runtimes a service runs from, and which one it ran from
+    before; names, None where there is none."""
+
+    service: str
+    current: str | None = None
+    previous: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from pyinfra import host
 from pyinfra.api import FileUploadCommand, FunctionCommand, QuoteString, StringCommand, operation
@@ -27,6 +27,11 @@ def uploads(
     if shortage is not None:
         yield fail(shortage)
         return
+    yield from bring(missing)
+
+
+def bring(missing: Iterable[Upload]) -> Iterator[StringCommand | FileUploadCommand]:
+    """Commands that put files in their places, each checked and whole or not there."""
     staging = Staging()
     yield staging.create()
     for number, upload in enumerate(missing):

@@ -1,192 +1,354 @@
-"""The scripts that install a runtime: read by a real shell, run against a stand-in for python3."""
+"""Recipes: what is brought to a host and what its program is told to do there."""
 
 from __future__ import annotations
 
-import re
-import shlex
-import shutil
-import subprocess
+import hashlib
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from multigpu import install
-from multigpu.errors import MultigpuError
-from multigpu.hardware import Host
-from multigpu.install import Recipe
+from multigpu.errors import MultigpuError, WishError
+from multigpu.hardware import Gpu, Host, ManagedFile, UnitState, Vendor
+from multigpu.install import Recipe, Source, generations, locks, source
+from multigpu.managed import Generation
+from multigpu.store.recipes import Files
+from multigpu.toolchain import Python, Toolchain
+from multigpu.wish_values import Wish
 
-LOCKS = Path(__file__).parent.parent / "templates/requirements"
-VLLM_LOCK = (LOCKS / "vllm-0.33.0.txt").read_text()
-LLAMA_LOCK = (LOCKS / "llama-cpp-python-0.3.36.txt").read_text()
+TEMPLATES = Path(__file__).parent.parent / "templates"
+LOCKS = sorted((TEMPLATES / "requirements").glob("*.txt"))
+WISH = Wish("chat", "org/model")
+DEBIAN = Toolchain(pythons=(Python("/usr/bin/python3", (3, 11), True),), machine="x86_64")
+CARDS = (
+    Gpu(0, compute_capability=(8, 9), memory_mib=24564),
+    Gpu(1, compute_capability=(8, 6), memory_mib=24576),
+)
+HOST = Host("tower", CARDS, python=(3, 11, 2), glibc="2.36", toolchain=DEBIAN)
+
+
+class Cached(Files):
+    """The repository's locks, and one wheel: given by the operator, or built before."""
+
+    wheel: str | None = None
+
+    def identity(self, path: str) -> tuple[str, int]:
+        return "f" * 64, 1000
+
+    def built(self, kind: str) -> str | None:
+        return self.wheel
+
+
+FILES = Cached(TEMPLATES)
 WHEEL = "/home/ada/wheels/llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl"
-HOST = Host("tower", python=(3, 11, 2))
-
-# Makes a virtual environment whose own python is the same stand-in, and writes down what it is
-# asked for. `-m pip` fails on demand, and lays out what the llama.cpp wheel would.
-PYTHON = """\
-#!/bin/sh
-echo "$@" >> "$LOG"
-case "$1 $2" in
-"-m venv") mkdir "$3" "$3/bin" && cp "$0" "$3/bin/python" ;;
-"-m pip") [ -z "$FAIL" ] && mkdir -p "$SITE/bin" && touch "$SITE/bin/llama-server" ;;
-*) echo "$SITE" ;;
-esac
-"""
 
 
-def recipes() -> dict[str, Recipe]:
-    return {
-        "vllm": install.vllm(HOST, "0.33.0", VLLM_LOCK),
-        "llama.cpp wheel": install.llama_cpp_wheel("0.3.36", WHEEL, "f" * 64, 1000),
-        "llama.cpp source": install.llama_cpp_source("0.3.36", LLAMA_LOCK),
-    }
+def vllm(version: str = "0.33.0", host: Host = HOST) -> Recipe:
+    wish = replace(WISH, runtime_version=version)
+    return install.python_runtime("vllm", host, wish, FILES, version="0.33.0", program="vllm")
 
 
-each = pytest.mark.parametrize("name", list(recipes()))
+def llama(wish: Wish = WISH, host: Host = HOST, server: bool = False) -> Recipe:
+    return install.llama_cpp(host, wish, FILES, version="0.3.36", server=server)
 
 
-class Machine:
-    """Runs a recipe's script with everything below a directory of the test's own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.log, self.site = directory / "log", directory / "site packages"
-        self.bin = directory / "bin"
-        self.bin.mkdir()
-        (directory / "opt/runtimes").mkdir(parents=True)
-        self.command("python3", PYTHON)
-
-    def command(self, name: str, text: str) -> None:
-        (self.bin / name).write_text(text)
-        (self.bin / name).chmod(0o755)
-
-    def run(self, recipe: Recipe, fail: str = "") -> subprocess.CompletedProcess[str]:
-        path = f"{self.bin}:/usr/bin:/bin"
-        variables = {"PATH": path, "LOG": str(self.log), "SITE": str(self.site), "FAIL": fail}
-        script = ["sh", "-c", recipe.script or ""]
-        return subprocess.run(script, env=variables, capture_output=True, text=True)
-
-    def pips(self) -> list[str]:
-        return [line for line in self.log.read_text().splitlines() if line.startswith("-m pip")]
+RECIPES = {
+    "vllm": vllm(),
+    "llama.cpp wheel": llama(replace(WISH, wheel=WHEEL)),
+    "llama.cpp built": llama(),
+    "llama_cpp.server built": llama(server=True),
+}
+each = pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
 
 
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    monkeypatch.setattr(install, "PREFIX", str(tmp_path / "opt"))
-    found = Machine(tmp_path)
-    found.command("nvcc", "#!/bin/sh\n")
-    return found
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
+def test_a_lock_has_a_hash_for_every_requirement_and_no_address(path: Path) -> None:
+    text = path.read_text()
+    assert "://" not in text
+    assert "--index" not in text
+    for block in locks.requirements(text):
+        assert "--hash=sha256:" in block, block
 
 
 @each
-def test_a_shell_can_read_the_script(name: str) -> None:
-    script = recipes()[name].script or ""
-    assert subprocess.run(["sh", "-n", "-c", script], capture_output=True).returncode == 0
+def test_all_that_a_job_reads_is_uploaded_or_built(recipe: Recipe) -> None:
+    assert recipe.job is not None
+    there = {upload.path for upload in recipe.uploads}
+    if recipe.build is not None:
+        assert {recipe.build.requirements, recipe.build.tools} <= there
+        there.add(recipe.build.wheel)
+    assert set(recipe.job.requirements) <= there
+    assert recipe.job.wheel is None or recipe.job.wheel in there
 
 
 @each
-def test_each_path_is_one_plain_word(name: str) -> None:
-    recipe = recipes()[name]
-    paths = [recipe.directory or "", recipe.executable, *(u.path for u in recipe.uploads)]
-    assert all(re.fullmatch(r"[A-Za-z0-9_./-]+", path) for path in paths)
-    outside_quotes = re.sub(r'"[^"]*"|\'[^\']*\'', "", recipe.script or "")
-    assert "$" not in outside_quotes and "`" not in outside_quotes
+def test_everything_lies_below_directories_named_like_the_runtime(recipe: Recipe) -> None:
+    assert recipe.executable.startswith(f"/opt/multigpu/runtimes/{recipe.name}/")
+    for upload in recipe.uploads:
+        assert upload.path.startswith(f"/opt/multigpu/wheels/{recipe.name}/")
 
 
-@each
-def test_every_pip_call_demands_hashes_of_files_that_were_uploaded(
-    name: str, machine: Machine
-) -> None:
-    recipe = recipes()[name]
-    assert machine.run(recipe).returncode == 0
-    uploaded = {upload.path: upload.content for upload in recipe.uploads}
-    calls = machine.pips()
-    assert calls
-    for call in calls:
-        words = shlex.split(call)
-        assert {"--require-hashes", "--no-deps"} <= set(words)
-        lock = uploaded[words[words.index("-r") + 1]] or b""
-        requirements = re.findall(rb"^[^\s#].*(?:\n\s+.*)*", lock, re.MULTILINE)
-        assert requirements and all(b"--hash=sha256:" in one for one in requirements)
+def test_another_lock_gives_another_directory() -> None:
+    assert vllm("0.32.0").name.startswith("vllm-0.32.0-")
+    text = (TEMPLATES / "requirements/vllm-0.33.0.txt").read_text()
+    assert vllm().name == f"vllm-0.33.0-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-@each
-def test_a_script_that_was_cut_short_may_be_run_again(name: str, machine: Machine) -> None:
-    recipe = recipes()[name]
-    directory = Path(recipe.directory or "")
-    assert machine.run(recipe, fail="yes").returncode != 0
-    (directory / "left over").touch()
-    assert machine.run(recipe).returncode == 0
-    assert not (directory / "left over").exists()
-    assert not Path(recipe.stamp or "").exists()
+def test_a_wished_version_without_a_lock_is_refused_with_those_that_have_one() -> None:
+    with pytest.raises(WishError, match=r"'9.9' of vllm has no lock; there are 0.32.0, 0.33.0"):
+        vllm("9.9")
 
 
-@pytest.mark.parametrize("name", ["llama.cpp wheel", "llama.cpp source"])
-def test_llama_server_is_found_under_a_path_without_the_python_version(
-    name: str, machine: Machine
-) -> None:
-    recipe = recipes()[name]
-    assert machine.run(recipe).returncode == 0
-    assert Path(recipe.executable).resolve() == machine.site / "bin/llama-server"
-    assert Path(recipe.executable).stat().st_mode & 0o111 == 0o111
-    (setting,) = recipe.environment
-    assert setting.name == "LD_LIBRARY_PATH"
-    assert setting.value == f"{recipe.directory}/llama.cpp/lib"
+def test_the_locks_of_a_runtime_are_not_those_of_one_with_a_longer_name() -> None:
+    assert FILES.versions("llama-cpp-python") == ("0.3.36",)
+    assert FILES.versions("llama-cpp-python-server") == ("0.3.36",)
 
 
-def test_a_host_without_venv_is_told_which_package_it_lacks(machine: Machine) -> None:
-    machine.command("python3", "#!/bin/sh\nexit 1\n")
-    done = machine.run(recipes()["vllm"])
-    assert done.returncode == 1
-    assert "install python3-venv" in done.stderr
+def test_the_cuda_of_the_wheels_is_read_from_the_lock() -> None:
+    assert vllm().needs.cuda == (13, 0)
+    older = "nvidia-cuda-runtime-cu12==12.8.90 ; sys_platform == 'linux' \\\n    --hash=sha256:00\n"
+    assert locks.cuda(older) == (12, 8)
+    assert locks.cuda("numpy==2.4.6 \\\n") is None
+    only_mac = "nvidia-cuda-runtime==13.5.37 ; sys_platform == 'darwin' \\\n"
+    assert locks.cuda(only_mac) is None
 
 
-def test_a_build_without_a_cuda_toolkit_stops_before_it_removes_anything(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if shutil.which("nvcc", path="/usr/bin:/bin"):
-        pytest.skip("nvcc is everywhere on this machine")
-    monkeypatch.setattr(install, "CUDA_PROGRAMS", str(machine.site))
-    recipe = recipes()["llama.cpp source"]
-    Path(recipe.directory or "").mkdir()
-    (machine.bin / "nvcc").unlink()
-    done = machine.run(recipe)
-    assert done.returncode == 1
-    assert "no nvcc: install the CUDA toolkit" in done.stderr
-    assert Path(recipe.directory or "").exists()
+def test_llama_cpp_is_built_for_exactly_the_cards() -> None:
+    build = llama().build
+    assert build is not None
+    assert "-DCMAKE_CUDA_ARCHITECTURES=86;89" in build.cmake_arguments
+    assert "-DGGML_NATIVE=OFF" in build.cmake_arguments
 
 
-def test_the_source_build_gets_its_tools_first_and_the_sdist_alone() -> None:
-    own, tools = recipes()["llama.cpp source"].uploads
-    assert (own.content or b"").startswith(b"llama-cpp-python==0.3.36 ")
-    assert b"llama-cpp-python" not in (tools.content or b"")
-    assert tools.path == f"{own.path}.tools"
+def test_hosts_of_one_kind_share_a_wheel_and_others_do_not() -> None:
+    def kind(host: Host) -> str:
+        build = llama(host=host).build
+        assert build is not None
+        return build.kind
+
+    twin = replace(HOST, name="other", gpus=tuple(reversed(CARDS)))
+    assert kind(twin) == kind(HOST)
+    assert kind(replace(HOST, glibc="2.39")) != kind(HOST)
+    assert kind(replace(HOST, gpus=CARDS[:1])) != kind(HOST)
+    assert kind(replace(HOST, toolchain=replace(DEBIAN, machine="aarch64"))) != kind(HOST)
+
+
+def test_a_wheel_that_was_built_before_is_uploaded_instead_of_built() -> None:
+    cached = Cached(TEMPLATES)
+    cached.wheel = WHEEL
+    recipe = install.llama_cpp(HOST, WISH, cached, version="0.3.36")
+    assert recipe.build is None
+    assert recipe.directory == llama().directory
+    assert recipe.job is not None
+    assert (recipe.job.wheel_sha256, recipe.uploads[0].source) == ("f" * 64, WHEEL)
+
+
+def test_a_file_that_is_named_unlike_a_wheel_is_refused() -> None:
+    with pytest.raises(MultigpuError, match="not named like a wheel"):
+        llama(replace(WISH, wheel="/home/ada/llama.whl"))
 
 
 def test_a_lock_without_the_package_is_refused() -> None:
     with pytest.raises(MultigpuError, match="names llama-cpp-python 0 times"):
-        install.llama_cpp_source("0.3.36", "cmake==4.0.0 --hash=sha256:00\n")
+        locks.parted("cmake==4.0.0 --hash=sha256:00\n", "llama-cpp-python")
 
 
-def test_another_lock_is_another_directory() -> None:
-    other = install.vllm(HOST, "0.33.0", VLLM_LOCK + "# changed\n")
-    assert other.directory != recipes()["vllm"].directory
+# --- where packages come from --------------------------------------------------------------------
 
 
-def test_vllm_says_which_python_it_needs() -> None:
-    with pytest.raises(MultigpuError, match=r"needs Python 3\.11 or newer, tower has 3\.9\.18"):
-        install.vllm(Host("tower", python=(3, 9, 18)), "0.33.0", VLLM_LOCK)
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"package_index": "https://ada:secret@index.lan/simple"}, "package_index holds a user"),
+        ({"https_proxy": "http://token@proxy.lan:3128"}, "https_proxy holds a user"),
+        ({"package_index": "index.lan"}, "package_index is no URL"),
+        ({"package_index": 8}, "package_index is int"),
+        ({"package_index": "https://a/", "wheel_directory": "x"}, "both set"),
+    ],
+)
+def test_a_source_that_does_not_hold_is_refused(data: dict[str, object], words: str) -> None:
+    with pytest.raises(WishError, match=words) as refusal:
+        install.read_source(data)
+    assert "secret" not in str(refusal.value)
+    assert "token" not in str(refusal.value)
 
 
-def test_an_unknown_python_is_not_refused() -> None:
-    assert install.vllm(Host("tower"), "0.33.0", VLLM_LOCK) == recipes()["vllm"]
+def test_an_index_stands_in_the_job_and_in_the_build() -> None:
+    found = install.sourced(llama(), Source("https://index.lan/simple"))
+    assert found.job is not None
+    assert found.build is not None
+    assert found.job.index == found.build.index == "https://index.lan/simple"
 
 
-@pytest.mark.parametrize("name", ["x y-1-py3-none-any.whl", "$(id).whl", "model.gguf", "a.whl"])
-def test_a_wheel_of_another_name_is_refused(name: str) -> None:
-    with pytest.raises(MultigpuError, match="not named like a wheel"):
-        install.llama_cpp_wheel("0.3.36", f"/srv/{name}", "f" * 64, 1000)
+def test_a_folder_of_the_host_is_used_in_place() -> None:
+    found = install.sourced(vllm(), Source(wheel_directory="host:/srv/wheels"))
+    assert found.job is not None
+    assert found.job.find_links == "/srv/wheels"
 
 
-def test_a_runtime_that_is_already_there_is_left_alone() -> None:
-    recipe = install.already_there("/usr/bin/vllm")
-    assert (recipe.executable, recipe.script, recipe.stamp) == ("/usr/bin/vllm", None, None)
+def test_a_folder_of_the_controller_is_uploaded_below_the_runtimes_wheels() -> None:
+    found = install.sourced(vllm(), Source(wheel_directory="wheels"))
+    assert found.job is not None
+    assert found.job.find_links == source.wheelhouse(found)
+
+
+def test_no_source_changes_neither_directory_nor_stamp() -> None:
+    for packages in (Source(), Source("https://a.lan/"), Source(wheel_directory="host:/w")):
+        assert install.sourced(vllm(), packages).stamp == vllm().stamp
+
+
+# --- checks before anything is brought -----------------------------------------------------------
+
+
+GOOD = replace(HOST, driver="580.95.05", install_free_mib=200_000)
+
+
+def rules(host: Host, recipe: Recipe | None = None) -> list[str]:
+    return [reason.rule for reason in install.preflight(host, recipe or vllm())]
+
+
+def with_pythons(*pythons: Python, uv: str | None = None) -> Host:
+    return replace(GOOD, toolchain=Toolchain(pythons=pythons, uv=uv, machine="x86_64"))
+
+
+OLD = Python("/usr/bin/python3", (3, 10), True)
+BARE = Python("/usr/bin/python3", (3, 12), False)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        (GOOD, []),
+        (Host("unknown"), []),
+        (replace(GOOD, driver="570.153.02"), ["driver-cuda"]),
+        (replace(GOOD, glibc="2.17"), ["glibc"]),
+        (with_pythons(OLD), ["python-version"]),
+        (replace(GOOD, toolchain=None, python=(3, 9, 18)), ["python-version"]),
+        (with_pythons(BARE), ["python-venv"]),
+        (with_pythons(BARE, uv="0.9.2"), []),
+        (with_pythons(OLD, Python("/usr/bin/python3.12", (3, 12), True)), []),
+        (replace(GOOD, gpus=(Gpu(0, compute_capability=(7, 0)),)), ["wheel-capability"]),
+        (replace(GOOD, install_free_mib=100), ["install-disk"]),
+    ],
+)
+def test_what_a_host_lacks_for_vllm_is_said(host: Host, expected: list[str]) -> None:
+    found = [rule for rule in rules(host) if rule != "install-disk" or "install-disk" in expected]
+    assert found == expected
+
+
+def test_the_newer_python_beside_an_old_one_makes_the_environment() -> None:
+    host = with_pythons(OLD, Python("/usr/bin/python3.12", (3, 12), True))
+    job = vllm(host=host).job
+    assert job is not None
+    assert job.python == "/usr/bin/python3.12"
+
+
+def builder(
+    nvcc: tuple[int, int] | None, driver: str = "580.95.05", *cards: tuple[int, int]
+) -> Host:
+    programs = frozenset({"g++", "nvcc"} if nvcc else {"g++"})
+    gpus = tuple(Gpu(i, compute_capability=card) for i, card in enumerate(cards or ((8, 6),)))
+    chain = replace(DEBIAN, nvcc=nvcc, programs=programs)
+    return replace(GOOD, gpus=gpus, driver=driver, toolchain=chain)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        (builder((12, 8)), []),
+        (builder(None), ["build-tools"]),
+        (builder((12, 4), "580.95.05", (8, 6), (12, 0)), ["cuda-toolkit"]),
+        (builder((13, 0), "580.95.05", (6, 1)), ["cuda-toolkit"]),
+        (builder((13, 0), "570.153.02"), ["cuda-toolkit"]),
+        (builder((12, 9), "535.261.03"), []),
+    ],
+)
+def test_what_a_host_lacks_to_build_llama_cpp_is_said(host: Host, expected: list[str]) -> None:
+    assert rules(host, llama(host=host)) == expected
+
+
+def test_an_amd_host_is_asked_for_no_nvidia_driver() -> None:
+    cards = (Gpu(0, vendor=Vendor.AMD, gfx="gfx1100"),)
+    assert "driver-cuda" not in rules(replace(GOOD, gpus=cards, driver="5.1"))
+
+
+def test_a_refusal_is_one_line_with_what_to_do() -> None:
+    host = replace(GOOD, driver="570.153.02", glibc="2.17")
+    line = install.preflight_refusal(vllm(), install.preflight(host, vllm()))
+    assert line.startswith("vllm 0.33.0 cannot be installed: glibc 2.17, needed: 2.28 or newer")
+    assert "driver 570.153.02, needed: 580 or newer for CUDA 13; do: install driver 580" in line
+    assert "\n" not in line
+
+
+# --- generations ---------------------------------------------------------------------------------
+
+
+def stamped(*names: str) -> Host:
+    files = tuple(
+        ManagedFile(f"/opt/multigpu/runtimes/{name}/installed", "0" * 64) for name in names
+    )
+    return replace(GOOD, runtimes=names, files=files)
+
+
+def test_an_upgrade_keeps_the_generation_before_and_drops_the_one_before_that() -> None:
+    new, old = vllm("0.33.0"), vllm("0.32.0")
+    host = replace(
+        stamped(old.name, "vllm-0.31.0-aaaaaaaaaaaa"),
+        generations=(Generation("chat", old.name, "vllm-0.31.0-aaaaaaaaaaaa"),),
+    )
+    records = install.record_of(host, {"chat": new})
+    assert records == (Generation("chat", new.name, old.name),)
+    assert generations.obsolete(host, install.keep(records)) == ("vllm-0.31.0-aaaaaaaaaaaa",)
+    assert install.prune_needed(host, {"chat": new})
+
+
+def test_going_back_keeps_the_newer_one() -> None:
+    new, old = vllm("0.33.0"), vllm("0.32.0")
+    host = replace(
+        stamped(old.name, new.name), generations=(Generation("chat", new.name, old.name),)
+    )
+    assert install.record_of(host, {"chat": old}) == (Generation("chat", old.name, new.name),)
+
+
+def test_nothing_is_pruned_on_a_host_that_is_as_it_should_be() -> None:
+    new, old = vllm("0.33.0"), vllm("0.32.0")
+    host = replace(
+        stamped(old.name, new.name), generations=(Generation("chat", new.name, old.name),)
+    )
+    assert not install.prune_needed(host, {"chat": new})
+
+
+def test_a_generation_that_another_service_runs_from_stays() -> None:
+    new, old = vllm("0.33.0"), vllm("0.32.0")
+    host = replace(stamped(old.name, new.name), generations=(Generation("other", old.name, None),))
+    records = install.record_of(host, {"chat": new, "other": old})
+    assert generations.obsolete(host, install.keep(records)) == ()
+
+
+def test_a_directory_that_is_being_installed_is_left_alone() -> None:
+    unit = UnitState("multigpu-install-vllm-0.32.0-aa.service", active_state="activating")
+    host = replace(stamped("vllm-0.32.0-aa"), units=(unit,))
+    assert generations.obsolete(host, ()) == ()
+
+
+def test_locks_and_wheels_of_a_complete_runtime_are_left_over() -> None:
+    new = vllm()
+    host = stamped(new.name)
+    lock = ManagedFile(f"/opt/multigpu/wheels/{new.name}/requirements.txt", "0" * 64)
+    host = replace(
+        host, files=(*host.files, lock), generations=(Generation("chat", new.name, None),)
+    )
+    assert install.prune_needed(host, {"chat": new})
+
+
+def test_an_operators_own_runtime_has_no_generation() -> None:
+    own = install.already_there("/opt/vllm/bin/vllm")
+    assert install.record_of(GOOD, {"chat": own}) == ()
+    assert not install.prune_needed(GOOD, {"chat": own})
+
+
+def test_jobs_hold_no_secret_and_fit_into_argv() -> None:
+    for recipe in RECIPES.values():
+        assert recipe.job is not None
+        assert len(str(asdict(recipe.job))) < 4000

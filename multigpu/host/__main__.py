@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from multigpu.host import fetch, observe, supervisor
+from multigpu.host import fetch, install, observe, supervisor
 
-COMMANDS = {"supervise": supervisor.main, "observe": observe.main, "fetch": fetch.main}
+COMMANDS = {
+    "supervise": supervisor.main,
+    "observe": observe.main,
+    "fetch": fetch.main,
+    "install": install.main,
+}
 
 
 def main(argv: list[str]) -> int:

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 
 from multigpu.errors import CaptureError
 from multigpu.hardware import Gpu, GpuPair, Host, KernelEvent, Vendor
-from multigpu.parse import pci, units
+from multigpu.parse import pci, toolchain, units
 from multigpu.parse.amd.seen import STATIC
 from multigpu.parse.cards import NVLINK, QUERY, TOPOLOGY, Cards, read_cards
 from multigpu.parse.kernel.kernel_log import read_kernel
@@ -106,6 +106,9 @@ def host(captured: dict[str, object], name: str) -> Host:
         units=units.read_units(tool(tools, UNITS).stdout, captured.get("main_processes")),
         files=units.read_files(captured.get("managed")),
         paths=units.read_paths(captured.get("paths")),
+        toolchain=toolchain.read_toolchain(captured.get("toolchain")),
+        runtimes=toolchain.read_runtimes(captured.get("runtimes")),
+        generations=toolchain.read_generations(captured.get("runtimes")),
         simulated=cards.simulated or captured.get("simulated") is True,
         partial=captured.get("partial") is True,
         left_out=(*pci.left_out(devices), *cards.left_out),

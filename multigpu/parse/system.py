@@ -26,6 +26,7 @@ class System:
     memory_mib: int | None
     memory_available_mib: int | None
     disk_free_mib: int | None
+    install_free_mib: int | None
     virtualization: str | None
     iommu: str | None
     kernel: str | None
@@ -49,7 +50,8 @@ def read_system(document: dict[str, object], virt: Tool, systemctl: Tool) -> Sys
         numa_nodes=integer(system.get("numa_nodes")),
         memory_mib=_meminfo_mib(meminfo, "MemTotal"),
         memory_available_mib=_meminfo_mib(meminfo, "MemAvailable"),
-        disk_free_mib=_disk_free_mib(mapping(document.get("disks"))),
+        disk_free_mib=_free_mib(mapping(document.get("disks")), "/var/lib"),
+        install_free_mib=_free_mib(mapping(document.get("disks")), "/opt/multigpu", "/opt"),
         virtualization=_virtualization(virt),
         iommu=iommu(system.get("iommu_groups"), command_line),
         kernel=text(system.get("kernel")),
@@ -108,8 +110,9 @@ def _meminfo_mib(meminfo: str, name: str) -> int | None:
     return int(match[1]) // 1024 if match else None
 
 
-def _disk_free_mib(disks: dict[str, object]) -> int | None:
-    for path in ("/var/lib", "/"):
+def _free_mib(disks: dict[str, object], *paths: str) -> int | None:
+    """Of the first of the paths that exists; the root's otherwise."""
+    for path in (*paths, "/"):
         free = integer(disks.get(path))
         if free is not None:
             return free // MIB

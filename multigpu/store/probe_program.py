@@ -14,7 +14,7 @@ from multigpu.store import texts
 
 NAME = "multigpu.host.probe"
 # Each after those that it imports.
-ROOMS = ("files", "pci", "system", "tools", "amd", "nvml", "ours")
+ROOMS = ("files", "pci", "system", "tools", "toolchain", "amd", "nvml", "ours")
 
 LOADER = '''\
 """The probe of multigpu, see multigpu/host/probe/."""

@@ -11,7 +11,7 @@ Nothing is judged here. The document:
     system     cpus, cpu_model, numa_nodes, kernel, machine (`uname -m`), glibc, python, uid,
                hostname, machine_id (key of the pseudonyms, which replace it), IOMMU group types
                with their counts
-    disks      mount point -> free bytes
+    disks      mount point or directory -> free bytes
     pci        GPUs and every port above them: link, class, NUMA node, driver, error counters, BARs
     kfd        AMD: path below /sys/class/kfd/kfd/topology/nodes -> text; null without KFD
     kfd_device state of /dev/kfd, null when it is not there
@@ -24,6 +24,11 @@ Nothing is judged here. The document:
                of its command line, and the Unix time at which it started
     managed    files of ours: sha256, size, mode, owner, mtime; content only for stamps of runtimes
                (all of it) and for units (the first line)
+    toolchain  machine (`uname -m`), interpreters with whether they have ensurepip, programs that
+               installing and building need with their path and what they print of their version,
+               header files of toolkits that are there; read in every run, bounded in time
+    runtimes   names of the directories below /opt/multigpu/runtimes, and of each service the names
+               that its record links to: current, previous
     paths      the asked paths -> size, mode, owner, mtime, null when there is nothing
     incomplete names of the parts that did not answer in time
     end        the end marker: without it the document was cut
@@ -49,6 +54,7 @@ from multigpu.host.probe.nvml import read_nvml
 from multigpu.host.probe.ours import read_cgroups, read_main_processes, read_managed, read_paths
 from multigpu.host.probe.pci import read_pci
 from multigpu.host.probe.system import read_disks, read_files, read_system
+from multigpu.host.probe.toolchain import read_runtimes, read_toolchain
 from multigpu.host.probe.tools import (
     COMMANDS,
     DRIVER_S,
@@ -120,6 +126,8 @@ def capture(root: str, paths: Sequence[str], limit: float) -> Dict[str, Any]:
         "nvml": lambda: read_nvml(root, limit),
         "managed": lambda: read_managed(root),
         "paths": lambda: read_paths(root, paths),
+        "toolchain": lambda: read_toolchain(root, min(TOOL_S, limit)),
+        "runtimes": lambda: read_runtimes(root),
     }
     first, late = gather({**tools, **rooms}, deadline)
     ran = {name: first.get(name, tool_record(None, b"", b"", limit, True)) for name in tools}

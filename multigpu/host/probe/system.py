@@ -24,7 +24,7 @@ FILES = (
     "/sys/module/nvidia/version",
 )
 
-DISKS = ("/", "/var/lib")
+DISKS = ("/", "/var/lib", "/opt", "/opt/multigpu")
 
 
 def read_files(root: str) -> Dict[str, Optional[str]]:

@@ -1,0 +1,36 @@
+"""Disk space of runtimes, measured by tests/lab/test_install.py on a bare Debian 12 host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MARGIN = 1.15
+"""For bytecode, and for releases that nobody measured."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """MiB that are downloaded and that the complete directory holds; None where nobody measured."""
+
+    download_mib: int | None
+    installed_mib: int | None
+
+    @property
+    def disk_mib(self) -> int | None:
+        """Free space to ask for: wheels and what they unpack to lie there at the same time."""
+        if self.download_mib is None or self.installed_mib is None:
+            return None
+        return round((self.download_mib + self.installed_mib) * MARGIN)
+
+
+SIZES: dict[tuple[str, str], Size] = {}
+LLAMA_BUILD_MIB = 3000
+"""Objects, tools and the unpacked sdist of a build for one CUDA architecture."""
+
+
+def size(name: str, version: str) -> Size:
+    """As measured; of the same runtime's largest measured release where this one was not."""
+    if (name, version) in SIZES:
+        return SIZES[name, version]
+    others = [found for (other, _), found in SIZES.items() if other == name]
+    return max(others, key=lambda found: found.disk_mib or 0, default=Size(None, None))
