@@ -28,6 +28,7 @@ from multigpu.runtimes.proposals import Ways
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.signs import REDEPLOY, equal, last
 from multigpu.runtimes.spread import spread
+from multigpu.runtimes.vllm_partition import partitioned
 from multigpu.runtimes.vllm_release import LARGE_MAX_NUM_SEQS
 
 NAME = "vllm"
@@ -39,7 +40,7 @@ def candidates(host: Host, model: ModelSpec, wish: Wish) -> tuple[Candidate, ...
     return spread(WAYS, host, model, wish)
 
 
-WAYS = Ways(NAME, memory.sized, memory.partitioned, vllm_rules.refuses)
+WAYS = Ways(NAME, memory.sized, partitioned, vllm_rules.refuses)
 
 
 objections = vllm_rules.objections

@@ -99,7 +99,9 @@ def layout(model: ModelSpec, stage: tuple[int, int], tp: int, kv_bytes: float) -
         whole = ("vllm-kinds", tp, kv_bytes)
         if whole not in kept:
             kept[whole] = _kinds(model.layers, tp, kv_bytes)
-        kept[key] = _layout(kept[whole], stage)
+        made = _layout(kept[whole], stage)
+        # Most stages of as many blocks are cut alike: one object for all.
+        kept[key] = kept.setdefault(("vllm-layouts", made), made)
     return kept[key]  # type: ignore[no-any-return]
 
 

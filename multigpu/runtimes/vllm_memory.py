@@ -9,14 +9,12 @@ with boot logs of releases that did not print them apart: `python -m benchmarks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from math import ceil, floor, inf
 from typing import NamedTuple
 
 from multigpu import memory as m
 from multigpu.hardware import Host
 from multigpu.memo import changed, memo
-from multigpu.placement import extremes_of, split_at
 from multigpu.plan import Candidate, Memory, ModelSpec, Wish
 from multigpu.runtimes.vllm_cache import UNBOUNDED, Layout, layout
 from multigpu.runtimes.vllm_cards import Card, cards
@@ -29,7 +27,7 @@ from multigpu.runtimes.vllm_step import (
     overhead_mib,
     settings,
 )
-from multigpu.runtimes.vllm_weights import outer_mib, weights_mib
+from multigpu.runtimes.vllm_weights import experts_factor, resident, weights_mib
 from multigpu.workload import workload
 
 # vLLM's default for --gpu-memory-utilization (0.33.0).
@@ -41,6 +39,7 @@ FIT_MARGIN_MIB = 300
 
 Span = tuple[int, int]
 Rank = tuple[Card, Span]
+Kind = tuple[str, float, float]
 
 
 class Fixed(NamedTuple):
@@ -86,33 +85,43 @@ def _held(ranks: Iterable[Rank], e: Engine, model: ModelSpec, fraction: float) -
     """Like ranks as one object. What a kind of card holds is kept with the engine, for a model."""
     known = memo(e)
     if known.get("model") is not model:
-        known["model"], known["fixed"] = model, {}
-    kept: dict[tuple[Span, object], Fixed] = known["fixed"]
+        known.update({"model": model, "kinds": {}, "fixed": {}})
+    kinds: dict[object, Kind] = known["kinds"]
+    kept: dict[tuple[Span, Kind], Fixed] = known["fixed"]
     found: dict[Rank, Held] = {}
     held = []
     for rank in ranks:
         one = found.get(rank)
         if one is None:
             card, span = rank
-            fixed = kept.get((span, card.kind))
+            kind = kinds.get(card.kind)
+            if kind is None:
+                kind = kinds[card.kind] = _kind(card, e, model)
+            fixed = kept.get((span, kind))
             if fixed is None:
-                fixed = kept[span, card.kind] = _fixed(card, span, e, model)
+                fixed = kept[span, kind] = _fixed(card, span, e, model)
             one = found[rank] = Held(card, fixed, float(floor(card.room.total_mib * fraction)))
         held.append(one)
     return held
 
 
+def _kind(card: Card, e: Engine, model: ModelSpec) -> Kind:
+    """All that `_fixed` reads of a card: cards of one generation hold most models alike."""
+    experts = experts_factor(model, e.tp, card.gpu, expert_parallel=e.expert_parallel)
+    return card.gpu.vendor.value, resident(model, card.gpu), experts
+
+
 def _fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
-    resident = weights_mib(model, span, e.tp, card.gpu, expert_parallel=e.expert_parallel)
+    blocks = weights_mib(model, span, e.tp, card.gpu, expert_parallel=e.expert_parallel)
     last = span[1] == model.num_hidden_layers
-    weights = float(ceil(max(0.0, resident - e.offload_mib)))
+    weights = float(ceil(max(0.0, blocks - e.offload_mib)))
     activations = float(ceil(activations_mib(model, e, last=last)))
     overhead = float(ceil(overhead_mib(card.gpu.vendor, e)))
     graphs = float(ceil(graphs_mib(e))) if e.release.graphs_first else 0.0
     total = weights + activations + overhead + graphs
     cut = layout(model, span, e.tp, e.kv_bytes)
     block = cut.block_bytes / m.MIB if cut is not None else 0.0
-    offloaded = min(e.offload_mib, resident)
+    offloaded = min(e.offload_mib, blocks)
     return Fixed(weights, activations, overhead, graphs, total, cut, block, offloaded)
 
 
@@ -246,63 +255,3 @@ def stages(candidate: Candidate, model: ModelSpec) -> list[tuple[int, int]] | No
     ends = [sum(layers[: i + 1]) for i in range(len(layers))]
     spans = zip([0, *ends], ends, strict=False)
     return [span for span in spans for _ in range(candidate.tensor_parallel_size)]
-
-
-def partitioned(
-    candidate: Candidate, host: Host, model: ModelSpec, wish: Wish
-) -> tuple[int, ...] | None:
-    """Counts that keep the worst share of a card's budget smallest.
-
-    A block weighs its own share of the weights and the cache of one request.
-    """
-    known = cards(host, wish)
-    held = [known[index] for index in candidate.gpus]
-    e = engine(candidate, held, model, wish)
-    fraction = utilization(held, wish)
-    context = workload(model, wish).context
-    step, sampling, first, last = _ends(e, model)
-    budgets = [
-        card.room.total_mib * fraction - overhead_mib(card.gpu.vendor, e) - step for card in held
-    ]
-    budgets[-1] += step - sampling
-    if model.num_hidden_layers < len(budgets) or min(budgets) <= 0:
-        return None
-    sums, extremes = _units(model, e, context)
-    return split_at(sums, budgets, first, last, extremes)
-
-
-def _ends(e: Engine, model: ModelSpec) -> tuple[float, float, float, float]:
-    """MiB of a step without and with sampling, what the first and the last stage hold besides.
-
-    Kept with the engine, for one model.
-    """
-    known = memo(e)
-    if known.get("ends-model") is not model:
-        steps = [graphs_mib(e) + activations_mib(model, e, last=last) for last in (False, True)]
-        outer = outer_mib(model, e.tp, first=True), outer_mib(model, e.tp, last=True)
-        known["ends-model"], known["ends"] = model, (*steps, *outer)
-    found: tuple[float, float, float, float] = known["ends"]
-    return found
-
-
-def _units(
-    model: ModelSpec, e: Engine, context: int
-) -> tuple[Sequence[float], tuple[float, float]]:
-    """Running sums of the blocks' weights and cache of one request; the smallest and largest."""
-    key = ("vllm-units", e.tp, e.kv_bytes, e.in_flight, context)
-    kept = memo(model)
-    if key not in kept:
-        units = [
-            mib / e.tp
-            + m.request_mib(
-                (layer,),
-                context,
-                kv_bytes=e.kv_bytes,
-                tensor_parallel_size=e.tp,
-                in_flight=e.in_flight,
-            )
-            for mib, layer in zip(model.layers_mib, model.layers, strict=True)
-        ]
-        sums = [0.0, *accumulate(units)]
-        kept[key] = sums, extremes_of(sums)
-    return kept[key]  # type: ignore[no-any-return]
