@@ -29,7 +29,7 @@ def decide(
     *,
     existing: str | None,
     path: str,
-    load_model: Callable[[str], ModelSpec],
+    load_model: Callable[[Wish], ModelSpec],
     anew: bool = False,
     measured: Sequence[Measurement] = (),
 ) -> Decision:
@@ -47,7 +47,7 @@ def decide(
     for wish in wishes(pinned(services, planfile.pins(existing, path), path)):
         kept = stored.get(wish.name)
         if kept is None or not same_wish(kept.wish, wish):
-            kept = plan(machine, load_model(wish.model), wish, measured=measured)
+            kept = plan(machine, load_model(wish), wish, measured=measured)
         check_cards(machine, kept, path)
         plans.append(kept)
     check_names(plans)

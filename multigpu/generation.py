@@ -8,10 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from multigpu.fetching import Fetch
 from multigpu.hardware import Host, ManagedFile, UnitState
 from multigpu.install import MODELS, PREFIX, Recipe, Upload
 from multigpu.plan import Plan
-from multigpu.units import CONFIG_DIRECTORY, MARK, UNIT_DIRECTORY, USER, RenderedUnit, TextFile
+from multigpu.units import (
+    CONFIG_DIRECTORY,
+    MARK,
+    UNIT_DIRECTORY,
+    USER,
+    RenderedUnit,
+    TextFile,
+    account,
+)
 
 HOME = "/var/lib/multigpu"
 CACHE = "/var/cache/multigpu"
@@ -19,8 +28,8 @@ CACHE = "/var/cache/multigpu"
 OWNER = "root:root"
 INSTALLATION = "multigpu-install-"
 """How the names of the transient units begin that install a runtime."""
-DIRECTORIES = {PREFIX: OWNER, CONFIG_DIRECTORY: OWNER, HOME: f"{USER}:{USER}"}
-"""Directories that must be there, with their owners; the owner of HOME shows the account."""
+DIRECTORIES = {PREFIX: OWNER, CONFIG_DIRECTORY: OWNER, HOME: OWNER, MODELS: f"{USER}:{USER}"}
+"""Directories that must be there, with their owners; the owner of MODELS shows the account."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Deployment:
     recipe: Recipe
     models: tuple[Upload, ...]
     units: tuple[RenderedUnit, ...]
+    fetch: Fetch | None = None
 
 
 def cannot_change(machine: Host) -> str | None:
@@ -45,10 +55,16 @@ def cannot_change(machine: Host) -> str | None:
     return None
 
 
-def layout_missing(machine: Host) -> bool:
-    """True when the account or one of the directories is not as it should be."""
+def homes(services: Iterable[str]) -> dict[str, str]:
+    """The state directory of each service, with its owner, which shows the service's account."""
+    return {f"{HOME}/{service}": f"{account(service)}:{USER}" for service in services}
+
+
+def layout_missing(machine: Host, services: Iterable[str] = ()) -> bool:
+    """True when an account or one of the directories is not as it should be."""
     found = {file.path: file.owner for file in machine.paths}
-    return any(found.get(path) != owner for path, owner in DIRECTORIES.items())
+    wanted = {**DIRECTORIES, **homes(services)}
+    return any(found.get(path) != owner for path, owner in wanted.items())
 
 
 def uploads_missing(machine: Host, uploads: Iterable[Upload]) -> tuple[Upload, ...]:
@@ -74,6 +90,19 @@ def lacks_room(machine: Host, missing: Iterable[Upload]) -> str | None:
     return (
         f"{machine.name} has {machine.disk_free_mib / 1024:.1f} GiB free, the files to bring need "
         f"{needed_mib / 1024:.1f} GiB: make room, or give model as a path on the host"
+    )
+
+
+def fetches_missing(machine: Host, fetches: Iterable[Fetch]) -> tuple[Fetch, ...]:
+    """Models without a stamp, or of which a file is not there in full size; each once."""
+    sizes = {file.path: file.size_bytes for file in machine.files}
+    return tuple(
+        {
+            fetch.directory: fetch
+            for fetch in fetches
+            if fetch.stamp not in sizes
+            or any(sizes.get(path) != size for path, size in fetch.files.items())
+        }.values()
     )
 
 
@@ -111,6 +140,8 @@ def restart_reason(machine: Host, unit: RenderedUnit) -> str | None:
         return f"runs revision {state.revision or 'unknown'}, planned is {unit.revision}"
     if unit.argv and state.command_sha256 not in (None, unit.command_sha256):
         return "runs another command line than planned"
+    if any(_older(state, machine.file(path)) for path in unit.credentials):
+        return "was started with another secret"
     if any(_younger(state, machine.file(file.path), file) for file in unit.files):
         return "was started after its files were changed by hand"
     return None
@@ -124,6 +155,13 @@ def restarted_together(machine: Host, units: Iterable[RenderedUnit]) -> tuple[Re
     """
     restarting = tuple(unit for unit in units if restart_reason(machine, unit) is not None)
     return restarting if len({unit.wish for unit in restarting}) > 1 else ()
+
+
+def _older(state: UnitState, credential: ManagedFile | None) -> bool:
+    """A process that started before its secret was installed has the one before it."""
+    if credential is None or credential.modified_at is None or state.started_at is None:
+        return False
+    return state.started_at < credential.modified_at
 
 
 def _younger(state: UnitState, found: ManagedFile | None, file: TextFile) -> bool:

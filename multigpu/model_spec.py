@@ -13,8 +13,23 @@ class Source(StrEnum):
     """Where the model's files lie."""
 
     HUB = "hub"
+    URL = "url"
     HOST = "host"
     CONTROLLER = "controller"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file that the host fetches: path in the repository (or file name), size, and its hash.
+
+    `sha256` is that of the content; of hub files that are not in LFS only `blob_id` is known, the
+    SHA-1 that git gives the file (names of huggingface_hub's RepoFile and BlobLfsInfo).
+    """
+
+    path: str
+    size_bytes: int
+    sha256: str | None = None
+    blob_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +108,9 @@ class ModelSpec:
     missing from the counts, one phrase each. `active_parameters` are those that one token is
     multiplied with (routed experts by their share, the output matrix, no input embedding).
     `kv_cache_dtype` is the type the checkpoint asks for (fp8, nvfp4), None where it says nothing.
-    `gguf` is what llama.cpp's buffers depend on, None for what is no GGUF.
+    `gguf` is what llama.cpp's buffers depend on, None for what is no GGUF. `path` is a repository
+    of the hub, an address, or a path; `files` are those that the host fetches from the hub's
+    `revision` (a commit) or from the address, none where nothing is fetched.
     """
 
     name: str
@@ -133,6 +150,7 @@ class ModelSpec:
     gguf: GgufFacts | None = None
     active_parameters: int | None = None
     kv_cache_dtype: str | None = None
+    files: tuple[ModelFile, ...] = ()
 
     @property
     def weights_mib(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from multigpu.backend import Backend
-from multigpu.model_spec import LayerCache, ModelSpec, Source
+from multigpu.model_spec import LayerCache, ModelFile, ModelSpec, Source
 from multigpu.predicted import Estimate, Memory, Prediction
 from multigpu.progress import UNKNOWN, Progress
 from multigpu.wish_values import Objective, Strategy, Wish, Workload
@@ -22,6 +22,7 @@ __all__ = [
     "Justification",
     "LayerCache",
     "Memory",
+    "ModelFile",
     "ModelSize",
     "ModelSpec",
     "Objective",

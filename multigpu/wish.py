@@ -18,6 +18,8 @@ from multigpu.wish_values import Balance, Endpoint
 SERVICE_NAME = re.compile(r"(?!install-|fetch-|endpoint-|devices$)[a-z0-9][a-z0-9-]*")
 """multigpu-install-* install runtimes, multigpu-fetch-* fetch models, multigpu-endpoint-* are
 endpoints, multigpu-devices looks for the cards."""
+REVISION = re.compile(r"[A-Za-z0-9][\w./+-]*", re.ASCII)
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET = re.compile(r"(.*[_-])?(TOKEN|SECRET|PASSWORD|PASSWD|API[_-]?KEY|ACCESS[_-]KEY)", re.I)
 """Names of flags and variables whose value is a secret. HF_TOKEN_PATH and TOKENIZERS_* are none."""
@@ -236,6 +238,22 @@ def _env(value: object) -> Mapping[str, str]:
     return MappingProxyType(found)
 
 
+def _revision(value: object) -> str:
+    """What git takes for a branch, a tag or a commit, as far as it is asked of the hub."""
+    text = _text(value)
+    if not REVISION.fullmatch(text) or ".." in text:
+        raise ValueError("a commit, a tag or a branch of the repository is needed")
+    return text
+
+
+def _sha256(value: object) -> tuple[str, ...]:
+    """One hash, or one for each shard."""
+    hashes = (value,) if isinstance(value, str) else _list(value)
+    if not hashes or not all(isinstance(h, str) and SHA256.fullmatch(h) for h in hashes):
+        raise ValueError("64 hexadecimal digits are needed, or a list of such for a set of shards")
+    return tuple(str(each).lower() for each in hashes)
+
+
 def _mapping(value: object) -> Mapping[object, object]:
     if not isinstance(value, Mapping):
         raise ValueError("a dict is needed")
@@ -297,4 +315,7 @@ READERS: dict[str, Reader] = {
     "switch_runtime": _truth,
     "api_key_file": _text,
     "hf_token_file": _text,
+    "revision": _revision,
+    "sha256": _sha256,
+    "trust_remote_code": _truth,
 }

@@ -8,10 +8,18 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from multigpu import generation
+from multigpu.fetching import UNIT
 from multigpu.hardware import Host
 from multigpu.units import USER
 from operations.common import STAGING
 from operations.units import remove_unit
+
+# The group of all services goes with the last user that it is the first group of.
+_ACCOUNTS = (
+    f'getent passwd | awk -F: \'$1 ~ /^{USER}(-|$)/ && index($6, "{generation.HOME}") == 1 '
+    '{ print $1 }\' | sort -r | while read -r user; do userdel "$user" 2>/dev/null; done; '
+    f"groupdel {USER} 2>/dev/null; true"
+)
 
 
 @operation()
@@ -22,9 +30,10 @@ def remove(*, machine: Host, purge: bool = False) -> Generator[StringCommand, No
         yield remove_unit(name)
     there = [path.path for path in machine.paths if path.path in generation.DIRECTORIES]
     if purge and there:
-        yield StringCommand("systemctl", "stop", QuoteString(f"{generation.INSTALLATION}*"))
+        ours = (f"{generation.INSTALLATION}*", f"{UNIT}*")
+        yield StringCommand("systemctl", "stop", *(QuoteString(each) for each in ours))
         rest = StringCommand(generation.CACHE, f"{STAGING}*")
         yield StringCommand("rm", "-rf", *(QuoteString(path) for path in there), rest)
-        yield StringCommand("userdel", USER, "2>/dev/null;", "true")
+        yield StringCommand("sh", "-c", QuoteString(_ACCOUNTS))
     if not names and not (purge and there):
         host.noop("nothing of ours is here")

@@ -90,7 +90,7 @@ def test_it_tells_its_usage_when_it_is_not_told_what_to_do(
 ) -> None:
     status, printed = run(program, *arguments)
     assert status == 2
-    assert printed.startswith(f"usage: {program} {{supervise,observe}}")
+    assert printed.startswith(f"usage: {program} {{supervise,observe,")
 
 
 def test_it_runs_as_a_supervisor(program: Path) -> None:

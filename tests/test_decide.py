@@ -11,7 +11,7 @@ from multigpu import planfile
 from multigpu.decide import Decision, decide
 from multigpu.errors import MultigpuError, PlanFileError, WishError
 from multigpu.hardware import Host
-from multigpu.plan import ModelSpec, Strategy
+from multigpu.plan import ModelSpec, Strategy, Wish
 from tests.machines import RTX_3090, RTX_4090, gguf, host
 
 PATH = "plans/tower.yaml"
@@ -27,8 +27,8 @@ class Models:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, reference: str) -> ModelSpec:
-        self.asked.append(reference)
+    def __call__(self, wish: Wish) -> ModelSpec:
+        self.asked.append(wish.model)
         return gguf()
 
 

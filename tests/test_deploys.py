@@ -197,7 +197,7 @@ def planned(name: str) -> str:
         {"chat": WISH},
         existing=None,
         path=name,
-        load_model=lambda reference: models.load(reference, base=ROOT),
+        load_model=lambda wish: models.load(wish.model, base=ROOT),
     ).text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from typing import Any
 from multigpu.errors import ModelError
 from multigpu.model.gguf_header import Tensor
 from multigpu.model.gguf_model import from_gguf
+from multigpu.model_reference import shard_names as shard_names
 from multigpu.plan import ModelSpec, Source
-
-SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
 @dataclass(frozen=True)
@@ -63,26 +61,27 @@ def from_header(reference: str, path: Path) -> ModelSpec:
     )
 
 
-def shard_names(name: str) -> tuple[str, ...]:
-    """All shards of a GGUF, first one first; the name itself when it is not `-00001-of-0000N`."""
-    match = SHARD.match(name)
-    if match is None:
-        return (name,)
-    count = int(match["count"])
-    return tuple(f"{match['stem']}-{i:05d}-of-{count:05d}.gguf" for i in range(1, count + 1))
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 
-def from_heads(reference: str, files: Mapping[str, HostFile]) -> ModelSpec:
-    """A GGUF of the host from the first bytes of every shard."""
-    names = shard_names(reference.rpartition("/")[2])
+def from_heads(
+    reference: str,
+    files: Mapping[str, HostFile],
+    *,
+    where: Source = Source.HOST,
+    first: str | None = None,
+    path: str | None = None,
+) -> ModelSpec:
+    """A GGUF that lies elsewhere, from the first bytes of every shard by name.
+
+    `first` is the name of one shard and `path` the model's path, where `reference` is neither.
+    """
+    names = shard_names(first or reference.rpartition("/")[2])
     missing = [name for name in names if name not in files]
     if missing:
-        raise ModelError(f"{reference}: {missing[0]} is missing on the host")
+        raise ModelError(f"{reference}: {missing[0]} is missing on the {where}")
     with tempfile.TemporaryDirectory(prefix="multigpu-") as folder:
         shards = [_sparse(Path(folder) / name, files[name]) for name in names]
         heads = [len(files[name].head) for name in names]
@@ -91,8 +90,8 @@ def from_heads(reference: str, files: Mapping[str, HostFile]) -> ModelSpec:
         fields,
         tensors,
         name=reference,
-        source=Source.HOST,
-        path=reference,
+        source=where,
+        path=path or reference,
         size_bytes=sum(files[name].size_bytes for name in names),
     )
 

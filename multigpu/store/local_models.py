@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from multigpu import model_reference
 from multigpu.errors import ModelError
 from multigpu.model import from_hf_config
 from multigpu.plan import ModelSpec, Source
-from multigpu.store import gguf_files, models
+from multigpu.store import gguf_files, hub, models
 
 CONFIG = "config.json"
 QUANT = "hf_quant_config.json"
@@ -28,9 +29,7 @@ def load(reference: str) -> ModelSpec:
     if "\0" in reference or not path.exists():
         if reference.startswith(("/", "~", "./", "../")) or reference.endswith((".json", ".gguf")):
             raise ModelError(f"{reference}: no such file or folder on this machine")
-        if not models.HUB_ID.match(reference):
-            raise ModelError(f"{reference!r}: no file or folder here, nor a hub id (org/name)")
-        return models.load(reference, base=Path())
+        return _elsewhere(reference)
     if path.is_file() and path.suffix == ".json" and path.name != CONFIG:
         return _bare_config(path)
     place = path.parent if path.name == CONFIG else path
@@ -38,10 +37,20 @@ def load(reference: str) -> ModelSpec:
     return replace(found, name=(place.resolve() if place.is_dir() else place).name)
 
 
+def _elsewhere(reference: str) -> ModelSpec:
+    """A model of the hub; nothing of it is run here, so its own code is no matter."""
+    wanted = None
+    if "\0" not in reference:
+        wanted = model_reference.hub_reference(reference, hub.endpoint())
+    if wanted is None:
+        raise ModelError(f"{reference!r}: no file or folder here, nor a hub id (org/name)")
+    return hub.load(reference, wanted, trust=True)
+
+
 def _folder_or_gguf(place: Path) -> ModelSpec:
     """Links keep their own name: in the cache of the hub `*.gguf` links to a file named by hash."""
     if place.is_dir():
-        return models.from_folder(str(place), place)
+        return models.from_folder(str(place), place, trust=True)
     return gguf_files.from_file(str(place), place, hashed=False)
 
 

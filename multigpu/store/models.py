@@ -1,26 +1,43 @@
-"""Facts of a model, wherever it lies: a hub id, a folder or GGUF on the controller, or the host.
+"""Facts of a model, wherever it lies: on the hub or the web, on the controller, or on the host.
 
-`org/name` is a Hugging Face id unless that path exists here; an absolute path lies on the GPU
-host; anything else is looked up relative to `base`. Everything that is wrong with a reference is
-one ModelError.
+`org/name` is a Hugging Face id unless that path exists here (`multigpu.model_reference` has all
+forms); an absolute path lies on the GPU host; anything else is looked up relative to `base`.
+Everything that is wrong with a reference is one ModelError.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from multigpu import hub_files, model_reference
 from multigpu.errors import ModelError
 from multigpu.model import from_hf_config
 from multigpu.model.tensor_headers import HEADER_MAX_BYTES, StoredTensor, read_safetensors
-from multigpu.plan import ModelSpec, Source
-from multigpu.store import gguf_files
+from multigpu.plan import ModelSpec, Source, Wish
+from multigpu.store import gguf_files, hub, web
 from multigpu.store.gguf_files import HostFile
 
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+
+@dataclass(frozen=True)
+class Terms:
+    """What is said of a model besides its name: keys of the wish, and the hub's token itself."""
+
+    revision: str | None = None
+    sha256: tuple[str, ...] | None = None
+    trust_remote_code: bool | None = None
+    token: str | None = None
+
+    @classmethod
+    def of(cls, wish: Wish, token: str | None = None) -> Terms:
+        """Those of a wish."""
+        return cls(wish.revision, wish.sha256, wish.trust_remote_code, token)
+
+
+NOTHING = Terms()
 
 
 def source(reference: str, *, base: Path) -> Source:
@@ -29,39 +46,77 @@ def source(reference: str, *, base: Path) -> Source:
         raise ModelError("model is empty: give a hub id, a folder or a .gguf file")
     if reference.startswith("/"):
         return Source.HOST
-    if (base / reference).exists():
+    address = model_reference.is_address(reference)
+    if not address and (base / reference).exists():
         return Source.CONTROLLER
-    if HUB_ID.match(reference) and not reference.endswith(".gguf"):
+    if model_reference.hub_reference(reference, hub.endpoint()) is not None:
         return Source.HUB
+    if address:
+        return Source.URL
     raise ModelError(
         f"{reference}: no such file or folder under {base.absolute()}, nor a hub id (org/name); "
         "a path on the GPU host starts with /"
     )
 
 
-def load(reference: str, *, base: Path) -> ModelSpec:
-    """The model of a hub id or of a path relative to `base`. Raises ModelError.
+def load(reference: str, *, base: Path, terms: Terms = NOTHING) -> ModelSpec:
+    """The model of a hub id, an address, or of a path relative to `base`. Raises ModelError.
 
     A path on the GPU host is refused: its files come over SSH, see `load_host_model`.
     """
     where = source(reference, base=base)
+    check_terms(reference, where, terms)
     if where is Source.HUB:
-        return _from_hub(reference)
+        return _from_hub(reference, terms)
+    if where is Source.URL:
+        return web.load(reference, terms.sha256 or ())
     if where is Source.CONTROLLER:
         path = base / reference
-        return (
-            from_folder(reference, path) if path.is_dir() else gguf_files.from_file(reference, path)
-        )
+        if path.is_dir():
+            return from_folder(reference, path, trust=terms.trust_remote_code)
+        return gguf_files.from_file(reference, path)
     raise ModelError(f"{reference} lies on the GPU host: it can only be read with a host at hand")
 
 
-def load_host_model(reference: str, files: Mapping[str, HostFile]) -> ModelSpec:
+def check_terms(reference: str, where: Source, terms: Terms) -> None:
+    """What is said of a model must have a meaning where it lies. Raises ModelError."""
+    if terms.revision is not None and where is not Source.HUB:
+        raise ModelError(
+            f"{reference}: revision names a commit of a hub repository, and this is none: leave it "
+            "out"
+        )
+    if terms.sha256 is not None and where not in (Source.HUB, Source.URL):
+        raise ModelError(
+            f"{reference}: sha256 says what a download must be, and this is a path: leave it out"
+        )
+
+
+def _from_hub(reference: str, terms: Terms) -> ModelSpec:
+    wanted = model_reference.hub_reference(reference, hub.endpoint())
+    assert wanted is not None, "source() has seen that it is one"
+    if terms.revision and wanted.revision and terms.revision != wanted.revision:
+        raise ModelError(f"{reference} and revision {terms.revision} differ: leave one of them out")
+    wanted = replace(wanted, revision=terms.revision or wanted.revision)
+    found = hub.load(reference, wanted, token=terms.token, trust=terms.trust_remote_code)
+    listed = tuple(file.sha256 for file in found.files)
+    if terms.sha256 is not None and terms.sha256 != listed:
+        raise ModelError(
+            f"{reference}: the hub lists sha256 {', '.join(map(str, listed[:4]))}, sha256 of the "
+            f"wish is {', '.join(terms.sha256[:4])}: check both; it is for a GGUF"
+        )
+    return found
+
+
+def load_host_model(
+    reference: str, files: Mapping[str, HostFile], terms: Terms = NOTHING
+) -> ModelSpec:
     """The model at an absolute path of the GPU host, from what was fetched of it.
 
     `files` maps base names to sizes and first bytes: whole for config.json,
     hf_quant_config.json and model.safetensors.index.json, at least the header for a .gguf (every
     shard), nothing for the *.safetensors. Raises ModelError.
     """
+    check_terms(reference, Source.HOST, terms)
     if not files:
         raise ModelError(f"{reference}: no such file or folder on the host; bring it there first")
     if reference.endswith(".gguf"):
@@ -72,10 +127,20 @@ def load_host_model(reference: str, files: Mapping[str, HostFile]) -> ModelSpec:
     texts = {name: file.head for name, file in files.items() if name.endswith(".json")}
     heads = [file.head for name, file in files.items() if _loaded(name)]
     tensors = _listed(heads)
-    return _from_texts(reference, Source.HOST, texts, _weights_bytes(texts, sizes), tensors=tensors)
+    _check(reference, texts, sizes, terms.trust_remote_code)
+    return _from_texts(reference, Source.HOST, texts, _weights_bytes(texts, sizes), tensors)
 
 
-def from_folder(reference: str, path: Path) -> ModelSpec:
+def _check(
+    reference: str, texts: Mapping[str, bytes], names: Iterable[str], trust: bool | None
+) -> None:
+    """No pickles, and no code that was not asked for. Raises ModelError."""
+    hub_files.check_formats(reference, names)
+    config = _json(texts["config.json"], f"{reference}: config.json")
+    hub_files.check_code(reference, config, trust)
+
+
+def from_folder(reference: str, path: Path, *, trust: bool | None = None) -> ModelSpec:
     """A folder of the controller in Transformers format. Raises ModelError."""
     try:
         sizes = {item.name: item.stat().st_size for item in path.iterdir() if item.is_file()}
@@ -86,8 +151,9 @@ def from_folder(reference: str, path: Path) -> ModelSpec:
         raise ModelError(f"{reference}: {error.strerror}") from None
     if "config.json" not in texts:
         raise ModelError(f"{reference}: no config.json in this folder: {_offer_here(sizes)}")
+    _check(reference, texts, sizes, trust)
     weights = _weights_bytes(texts, sizes)
-    return _from_texts(reference, Source.CONTROLLER, texts, weights, tensors=tensors)
+    return _from_texts(reference, Source.CONTROLLER, texts, weights, tensors)
 
 
 def _header(path: Path) -> bytes:
@@ -121,7 +187,6 @@ def _from_texts(
     where: Source,
     texts: Mapping[str, bytes],
     weights_bytes: int | None,
-    revision: str | None = None,
     tensors: tuple[StoredTensor, ...] = (),
 ) -> ModelSpec:
     quant = texts.get("hf_quant_config.json")
@@ -132,7 +197,6 @@ def _from_texts(
         path=reference,
         weights_bytes=weights_bytes,
         quant_config=_json(quant, f"{reference}: hf_quant_config.json") if quant else None,
-        revision=revision,
         tensors=tensors,
     )
 
@@ -147,51 +211,9 @@ def _json(text: bytes, what: str) -> Mapping[str, Any]:
     return value
 
 
-def _from_hub(reference: str) -> ModelSpec:
-    """config.json and file sizes of one commit; the plan pins that commit."""
-    import huggingface_hub
-
-    try:
-        info = huggingface_hub.HfApi().model_info(reference, files_metadata=True)
-        sizes = {item.rfilename: item.size or 0 for item in info.siblings or ()}
-        texts: dict[str, bytes] = {}
-        for name in ("config.json", "hf_quant_config.json"):
-            if name in sizes:
-                file = huggingface_hub.hf_hub_download(reference, name, revision=info.sha)
-                texts[name] = Path(file).read_bytes()
-    except Exception as error:  # the HTTP library underneath, and its errors, change by version
-        raise ModelError(f"{reference}: {_why(error)}") from None
-    if "config.json" not in texts:
-        raise ModelError(f"{reference}: the hub repository has no config.json: {_offer(sizes)}")
-    weights = sum(n for name, n in sizes.items() if _loaded(name)) or None
-    tensors = _hub_tensors(reference, info.sha) if weights else ()
-    return _from_texts(reference, Source.HUB, texts, weights, info.sha, tensors)
-
-
-def _hub_tensors(reference: str, revision: str | None) -> tuple[StoredTensor, ...]:
-    """What the headers list, by range requests; none where the hub does not give them."""
-    import huggingface_hub
-
-    try:
-        found = huggingface_hub.get_safetensors_metadata(reference, revision=revision)
-        return tuple(
-            StoredTensor(name, tensor.data_offsets[1] - tensor.data_offsets[0])
-            for file in found.files_metadata.values()
-            for name, tensor in file.tensors.items()
-        )
-    except Exception:  # whatever the HTTP library raises: the sizes of the files are known already
-        return ()
-
-
 def _loaded(name: str) -> bool:
     """Weights that vLLM loads: *.safetensors of the top folder, without Mistral's second copy."""
     return name.endswith(".safetensors") and "/" not in name and not name.startswith("consolidated")
-
-
-def _offer(names: Iterable[str]) -> str:
-    if any(name.endswith(".gguf") for name in names):
-        return "it holds GGUF files; download one and name that file"
-    return "name a repository in Transformers format"
 
 
 def _offer_here(names: Iterable[str]) -> str:
@@ -199,17 +221,3 @@ def _offer_here(names: Iterable[str]) -> str:
     if ggufs:
         return f"it holds GGUF files; name one: {ggufs[0]}"
     return "name a folder in Transformers format, or a .gguf file"
-
-
-def _why(error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403):
-        return "the hub refuses access: accept the licence and set HF_TOKEN on the controller"
-    if status == 404:
-        return "no such model on the hub: check the name, or set HF_TOKEN if it is private"
-    if status is not None:
-        return f"the hub answered {status}: try again, or download the model and name its folder"
-    return (
-        f"the hub cannot be reached from the controller ({type(error).__name__}): check the "
-        "network, or download the model and name its folder"
-    )

@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from multigpu import fetching
 from multigpu.errors import ModelError
 from multigpu.generation import model_directory
+from multigpu.hub_files import READ_BY_RUNTIMES
 from multigpu.install import Upload
 from multigpu.plan import ModelSpec, Source
 from multigpu.store.texts import file_identity
 
 # What a runtime reads of a Hugging Face directory; other weights (.bin, .pth) can run code.
-_SUFFIXES = (".safetensors", ".json", ".model", ".txt", ".jinja")
+_SUFFIXES = READ_BY_RUNTIMES
 
 
 def model(spec: ModelSpec, *, base: Path) -> tuple[str, tuple[Upload, ...]]:
-    """The path or hub id that the runtime is given, and the files to bring for it.
+    """The path that the runtime is given on the host, and the files to bring from here for it.
 
     Raises ModelError when a file of the controller is gone or is not the planned one any more.
     """
+    fetched = fetching.fetch(spec)
+    if fetched is not None:
+        return fetched.path, ()
     if spec.source is not Source.CONTROLLER:
         return spec.path, ()
     path = base / spec.path
