@@ -1,0 +1,272 @@
+"""llama.cpp's backends by the cards of a host: which one, built how, devices called what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multigpu import backend, devices
+from multigpu.backend import Backend
+from multigpu.errors import NoPlan, WishError
+from multigpu.hardware import Gpu, Host, LeftOut, Vendor
+from multigpu.plan import Plan, Wish
+from multigpu.planner import plan
+from multigpu.runtimes import llama_cpp, runtime
+from multigpu.wish import wishes
+from tests.machines import R9700, RTX_3090, RTX_4090, RTX_5090, gguf, hf, host
+
+XTX = replace(R9700, name="RX 7900 XTX", memory_mib=24560, gfx="gfx1100")
+MI50 = replace(R9700, name="MI50", memory_mib=32752, gfx="gfx906")
+W6600 = replace(R9700, name="W6600", memory_mib=8176, gfx="gfx1032")
+GFX = [*backend.HIP_TARGETS, "gfx1032", "gfx900", None]
+
+
+def wish(**keys: Any) -> Wish:
+    return wishes({"chat": {"model": "models/chat.gguf", **keys}})[0]
+
+
+def planned(machine: Host, **keys: Any) -> Plan:
+    return plan(machine, gguf(), wish(**keys))
+
+
+def refused(machine: Host, **keys: Any) -> set[str]:
+    """Rules that refused ways of serving with llama.cpp."""
+    with pytest.raises(NoPlan) as error:
+        planned(machine, **keys)
+    return {reason.rule for item in error.value.rejected for reason in item.reasons}
+
+
+@pytest.mark.parametrize(
+    ("cards", "rocm", "expected"),
+    [
+        ((RTX_3090, RTX_4090), None, Backend.CUDA),
+        ((XTX, XTX), "6.4.1-47", Backend.HIP),
+        ((XTX, XTX), None, Backend.HIP),
+        ((R9700,), "6.3.4", Backend.VULKAN),
+        ((R9700,), "6.4.0", Backend.HIP),
+        ((MI50, MI50), "6.3.1", Backend.HIP),
+        ((MI50, MI50), "6.4.0", Backend.VULKAN),
+        ((MI50, MI50), None, Backend.VULKAN),
+        ((W6600,), "7.0.2", Backend.VULKAN),
+        ((XTX, RTX_3090), "7.0.2", Backend.VULKAN),
+        ((), None, Backend.CPU),
+    ],
+)
+def test_cards_and_rocm_choose_the_backend(
+    cards: tuple[Gpu, ...], rocm: str | None, expected: Backend
+) -> None:
+    assert backend.choose(cards, wish(), rocm) is expected
+
+
+def test_the_wish_chooses_before_the_cards_and_devices_name_a_backend_too() -> None:
+    assert backend.choose((XTX,), wish(backend="vulkan")) is Backend.VULKAN
+    assert backend.choose((XTX,), wish(devices=["Vulkan1", "Vulkan0"])) is Backend.VULKAN
+    assert backend.choose((RTX_3090,), wish(devices=["RPC0", "RPC1"])) is Backend.CPU
+    assert backend.choose((RTX_3090,), wish(devices=["CUDA0", "RPC0"])) is Backend.CUDA
+
+
+def test_an_override_lets_hip_serve_a_card_and_compiles_for_the_one_it_names() -> None:
+    told = wish(env={"HSA_OVERRIDE_GFX_VERSION": "10.3.0"})
+    assert backend.choose((W6600,), told, "7.0.2") is Backend.HIP
+    arguments = backend.cmake_arguments(Backend.HIP, (W6600,), override="10.3.0")
+    assert arguments == ("-DGGML_HIP=ON", "-DGPU_TARGETS=gfx1030")
+    assert "gfx90a" in backend.cmake_arguments(Backend.HIP, (W6600,), override="9.0.10")[1]
+    with pytest.raises(WishError, match="three numbers"):
+        backend.cmake_arguments(Backend.HIP, (W6600,), override="1030")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cards", "expected"),
+    [
+        (
+            Backend.CUDA,
+            (RTX_5090, RTX_3090, RTX_4090, RTX_3090),
+            ("-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=86;89;120"),
+        ),
+        (
+            Backend.HIP,
+            (XTX, R9700, MI50),
+            ("-DGGML_HIP=ON", "-DGPU_TARGETS=gfx906;gfx1100;gfx1201"),
+        ),
+        (Backend.VULKAN, (XTX, RTX_3090), ("-DGGML_VULKAN=ON",)),
+        (Backend.CPU, (), ()),
+    ],
+)
+def test_a_build_has_code_for_exactly_the_cards(
+    kind: Backend, cards: tuple[Gpu, ...], expected: tuple[str, ...]
+) -> None:
+    assert backend.cmake_arguments(kind, cards) == expected
+
+
+def test_rccl_is_built_in_where_a_tensor_split_spans_more_than_two_amd_cards() -> None:
+    split = wish(strategy="tensor_split")
+    assert backend.wants_rccl(Backend.HIP, split, (XTX,) * 3)
+    assert not backend.wants_rccl(Backend.HIP, split, (XTX,) * 2)
+    assert not backend.wants_rccl(Backend.HIP, wish(), (XTX,) * 3)
+    assert not backend.wants_rccl(Backend.CUDA, split, (RTX_3090,) * 3)
+    assert "-DGGML_HIP_RCCL=ON" in backend.cmake_arguments(Backend.HIP, (XTX,), rccl=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "card"),
+    [
+        (Backend.CUDA, replace(RTX_3090, compute_capability=None)),
+        (Backend.HIP, replace(XTX, gfx=None)),
+        (Backend.HIP, RTX_3090),
+    ],
+)
+def test_a_card_of_unknown_architecture_is_not_built_for(kind: Backend, card: Gpu) -> None:
+    with pytest.raises(WishError, match="built for exactly the cards"):
+        backend.cmake_arguments(kind, (card,))
+
+
+@given(
+    gfx=st.lists(st.sampled_from(GFX), min_size=1, max_size=4),
+    rocm=st.one_of(st.none(), st.sampled_from(["6.0.2", "6.2.4", "6.3.0-39", "6.4.3", "7.1", "x"])),
+)
+def test_what_hip_is_chosen_for_can_be_built_or_its_card_is_unknown(
+    gfx: list[str | None], rocm: str | None
+) -> None:
+    cards = [replace(XTX, index=i, gfx=word) for i, word in enumerate(gfx)]
+    chosen = backend.choose(cards, wish(), rocm)
+    assert chosen in (Backend.HIP, Backend.VULKAN)
+    if chosen is Backend.HIP and None not in gfx:
+        targets = backend.cmake_arguments(chosen, cards)[1].removeprefix("-DGPU_TARGETS=")
+        assert set(targets.split(";")) == set(gfx)
+        assert set(gfx) <= backend.HIP_TARGETS.keys()
+
+
+def test_every_backend_says_what_its_build_needs() -> None:
+    programs = {kind: {tool.program for tool in backend.tools(kind)} for kind in Backend}
+    assert {"g++"} <= set.intersection(*programs.values())
+    assert "nvcc" in programs[Backend.CUDA] and "hipconfig" in programs[Backend.HIP]
+    assert "glslc" in programs[Backend.VULKAN]
+    assert dict(backend.build_environment(Backend.HIP))["HIPCXX"] == '"$(hipconfig -l)/clang"'
+    assert backend.build_environment(Backend.CUDA) == ()
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+def device_names(made: Plan) -> list[str]:
+    services = llama_cpp.render(made, "/opt/r/bin/llama-server", "/m.gguf")
+    return [s.argv[s.argv.index("--device") + 1] for s in services]
+
+
+def variables(made: Plan) -> dict[str, str]:
+    return {setting.name: setting.value for setting in made.environment}
+
+
+def test_hip_counts_from_zero_in_each_process_and_vulkan_counts_all_cards() -> None:
+    copies = {"strategy": "replicas"}
+    hip = planned(host(XTX, XTX, rocm="7.0.2"), **copies)
+    assert device_names(hip) == ["ROCm0", "ROCm0"]
+    assert variables(hip) == {"HIP_VISIBLE_DEVICES": "0,1"}
+    vulkan = planned(host(XTX, XTX, rocm="7.0.2"), backend="vulkan", **copies)
+    assert device_names(vulkan) == ["Vulkan0", "Vulkan1"] and variables(vulkan) == {}
+    split = planned(host(MI50, MI50, rocm="7.0.2"), strategy="layer_split")
+    assert device_names(split) == ["Vulkan0,Vulkan1"]
+
+
+def test_a_plan_of_vulkan_says_what_it_costs() -> None:
+    made = planned(host(MI50, rocm="7.0.2"))
+    assert made.backend is Backend.VULKAN
+    assert "vulkan-speed" in {reason.rule for reason in made.warnings}
+
+
+def test_vulkan_over_some_of_the_cards_needs_their_names() -> None:
+    two = host(MI50, MI50, rocm="7.0.2")
+    assert "device-names" in refused(two, gpus=[1], strategy="single")
+    unlike = host(MI50, replace(MI50, memory_mib=16368), rocm="7.0.2")
+    assert "device-names" in refused(unlike, strategy="layer_split")
+    inside = LeftOut("0000:30:00.0", "Raphael", "graphics inside the processor")
+    assert "device-names" in refused(replace(two, left_out=(inside,)), strategy="layer_split")
+    made = planned(two, gpus=[1], strategy="single", devices=["Vulkan1"])
+    assert device_names(made) == ["Vulkan1"]
+
+
+def test_cards_of_two_vendors_share_a_process_over_vulkan_only() -> None:
+    both = host(RTX_3090, XTX, rocm="7.0.2")
+    asked = {"strategy": "layer_split", "devices": ["Vulkan0", "Vulkan1"]}
+    assert planned(both, **asked).backend is Backend.VULKAN
+    assert "one-vendor" in refused(both, strategy="layer_split")
+    names = ["CUDA0", "ROCm0"]
+    assert "backend-mixed" in refused(both, strategy="layer_split", devices=names)
+    own = planned(both, strategy="layer_split", devices=names, executable="/opt/own/llama-server")
+    assert devices.device_allow(own) == (*devices.CUDA_DEVICES, *devices.HIP_DEVICES)
+
+
+def test_a_backend_of_the_other_vendor_is_refused() -> None:
+    assert "backend-cards" in refused(host(XTX), backend="cuda")
+    assert "backend-cards" in refused(host(RTX_3090), backend="hip")
+    assert "backend-cards" in refused(host(RTX_3090), backend="cpu")
+    assert "gfx-unsupported" in refused(host(MI50, rocm="6.4.0"), backend="hip")
+    assert "rocm-version" in refused(host(XTX, rocm="5.7.1"), backend="hip")
+    assert "tensor-split-backend" in refused(
+        host(XTX, XTX), backend="vulkan", strategy="tensor_split"
+    )
+
+
+def test_an_override_is_repeated_as_a_caution() -> None:
+    env = {"HSA_OVERRIDE_GFX_VERSION": "10.3.0"}
+    card = replace(W6600, memory_mib=16368)
+    made = planned(host(card, rocm="7.0.2"), env=env)
+    assert made.backend is Backend.HIP
+    assert "gfx-override" in {reason.rule for reason in made.warnings}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"backend": "rocm"}, "use one of cuda, hip, vulkan, cpu"),
+        ({"backend": "hip", "runtime": "vllm"}, "vllm cannot serve a GGUF"),
+        ({"backend": "hip", "devices": ["CUDA0"]}, "does not have devices"),
+    ],
+)
+def test_a_wrong_backend_is_one_line(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(WishError, match=message) as error:
+        planned(host(XTX), **keys)
+    assert "\n" not in str(error.value)
+
+
+def test_a_backend_is_not_wished_of_vllm() -> None:
+    (asked,) = wishes({"chat": {"model": "org/model", "backend": "hip"}})
+    with pytest.raises(WishError, match=r"backend is llama\.cpp's"):
+        plan(host(R9700), hf(), asked)
+
+
+# --- devices of the unit -------------------------------------------------------------------------
+
+
+def test_a_unit_opens_the_devices_of_its_backend_and_no_other() -> None:
+    cuda, hip = planned(host(RTX_3090)), planned(host(XTX, rocm="7.0.2"))
+    vulkan = planned(host(MI50, rocm="7.0.2"))
+    assert devices.device_allow(cuda) == devices.CUDA_DEVICES and devices.groups(cuda) == ()
+    assert devices.device_allow(hip) == ("char-kfd", "char-drm")
+    assert devices.groups(hip) == devices.groups(vulkan) == ("render", "video")
+    assert "char-drm" in devices.device_allow(vulkan)
+    assert "char-kfd" not in devices.device_allow(vulkan)
+    assert devices.nodes(hip) == ("/dev/kfd", "/dev/dri")
+    remote = planned(
+        host(RTX_3090, RTX_3090),
+        strategy="layer_split",
+        devices=["RPC0", "RPC1"],
+        flags={"--rpc": "127.0.0.1:1,127.0.0.1:2"},
+    )
+    assert devices.device_allow(remote) == devices.nodes(remote) == ()
+
+
+def test_vllm_on_amd_cards_opens_those_of_rocm() -> None:
+    (asked,) = wishes({"chat": {"model": "org/model", "executable": "/opt/rocm-vllm/bin/vllm"}})
+    made = plan(host(R9700, R9700), hf(), asked)
+    assert made.backend is Backend.HIP
+    assert devices.device_allow(made) == devices.HIP_DEVICES
+    for service in runtime("vllm").render(made, "/opt/rocm-vllm/bin/vllm", "org/model"):
+        names = {setting.name for setting in service.environment}
+        assert "HIP_VISIBLE_DEVICES" in names
+        assert not names & {"CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"}
+    assert {card.vendor for card in host(R9700).gpus} == {Vendor.AMD}
