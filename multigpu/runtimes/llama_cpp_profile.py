@@ -115,7 +115,7 @@ class Part:
         self.has_full, self.has_sliding = self.full > 0, self.sliding > 0
         blocks = {id(block): block for block in p.blocks[start:end]}.values()
         self.peak = max((b.peak for b in blocks), default=p.width)
-        self.scores = [] if p.flash_attn else [b for b in blocks if b.heads]
+        self.scores = () if p.flash_attn else tuple(b for b in blocks if b.heads)
         self.attending = sum(b.heads > 0 for b in p.blocks[start:end])
         self.unpacked = p.unpacked(blocks)
         self.border = self._border(span) if cards > 1 else 0
@@ -238,17 +238,17 @@ class Profile:
         v = block.v if self.flash_attn or not block.v else self.widest
         return block.k * self.settings.k_bytes + v * self.settings.v_bytes
 
-    def unpacked(self, blocks: Iterable[GgufBlock]) -> list[tuple[int, int, bool]]:
+    def unpacked(self, blocks: Iterable[GgufBlock]) -> tuple[tuple[int, int, bool], ...]:
         """Per block beside what lives with attention: elements of a cell made f16 for it."""
         s = self.settings
         quantized = not s.k_type == s.v_type == "f16"
         if not (quantized and self.flash_attn and self.attends and s.device == "cuda"):
-            return []
+            return ()
         found = set()
         for b in blocks:
             k, v = b.k * (s.k_type != "f16"), b.v * (s.v_type != "f16")
             found.add((b.attention, k + v, b.window > 0 and not s.swa_full))
-        return [row for row in found if row[1]]
+        return tuple(row for row in found if row[1])
 
     def cells(self, slots: Slots) -> int:
         """Cells of a sliding cache, one stream (`llama_kv_cache_iswa`)."""
