@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := not fuzz and not process and not cli and not lab and not gpu and not online
+FAST := not fuzz and not process and not cli and not lab and not gpu and not online and not install
 
-.PHONY: help setup demo rehearsal lab lab-down docs test unit thorough fuzz score lint types format locks wheel clean
+.PHONY: help setup demo rehearsal lab lab-down docs test test-install unit thorough fuzz score lint types format locks wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,7 +39,10 @@ docs: setup  ## pages that are written from the code: rules, the example of plan
 
 test: setup lint types  ## everything; the lab where it can run
 	@HYPOTHESIS_PROFILE=careful $(BIN)/python -m pytest -n 3 -m "$(FAST)"
-	@$(BIN)/python -m pytest -m "not ($(FAST))" --durations=15
+	@$(BIN)/python -m pytest -m "not ($(FAST)) and not install" --durations=15
+
+test-install: setup  ## vLLM and SGLang onto bare lab hosts from the registries: gigabytes, minutes
+	@$(BIN)/python -m pytest -m install -s tests/lab/test_real_install.py
 
 unit: setup  ## the fast tier
 	@$(BIN)/python -m pytest -n 3 -m "$(FAST)"
