@@ -116,11 +116,13 @@ def test_its_log_says_ranks_cache_and_whether_prefixes_are_kept() -> None:
     assert not balance.ok
 
 
-def test_installing_it_is_refused_in_one_line_unless_it_is_there() -> None:
-    with pytest.raises(WishError, match="executable"):
-        sglang.recipe(host(RTX_3090), wish(), None)  # type: ignore[arg-type]
-    found = sglang.recipe(host(RTX_3090), wish(executable="/opt/sglang/bin/sglang"), None)  # type: ignore[arg-type]
-    assert found.executable == "/opt/sglang/bin/sglang" and found.directory is None
+def test_it_is_installed_from_its_lock_unless_it_is_there() -> None:
+    files = Files(Path(__file__).parent.parent / "templates")
+    found = sglang.recipe(host(RTX_3090), wish(), files)
+    assert found.executable == f"{found.directory}/bin/sglang"
+    assert (found.needs.glibc, found.needs.cuda) == ("2.34", (13, 0))
+    own = sglang.recipe(host(RTX_3090), wish(executable="/opt/sglang/bin/sglang"), files)
+    assert own.executable == "/opt/sglang/bin/sglang" and own.directory is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from multigpu import install
-from multigpu.errors import WishError
 from multigpu.groups import pool
 from multigpu.hardware import Host
 from multigpu.plan import (
@@ -21,7 +20,6 @@ from multigpu.plan import (
     Plan,
     Reason,
     Service,
-    Source,
     Strategy,
     Wish,
     Workload,
@@ -150,7 +148,7 @@ def _argv(plan: Plan, executable: str, model_path: str, port: int) -> tuple[str,
 
 
 def _flags(plan: Plan, model_path: str, port: int) -> dict[str, str | None]:
-    wish, chosen, model = plan.wish, plan.chosen, plan.model
+    wish, chosen = plan.wish, plan.chosen
     flags: dict[str, str | None] = {
         "--model-path": model_path,
         "--host": wish.bind,
@@ -173,21 +171,27 @@ def _flags(plan: Plan, model_path: str, port: int) -> dict[str, str | None]:
         flags["--ep-size"] = str(chosen.tensor_parallel_size)
     if wish.kv_cache_dtype is not None:
         flags["--kv-cache-dtype"] = wish.kv_cache_dtype
-    if model.source is Source.HUB and model.revision:
-        flags["--revision"] = model.revision
+    if wish.trust_remote_code:
+        flags["--trust-remote-code"] = None
     if any(s.name == "NCCL_P2P_DISABLE" and s.value == "1" for s in plan.environment):
         flags["--disable-custom-all-reduce"] = None
     return flags
 
 
 def recipe(host: Host, wish: Wish, files: install.Files) -> install.Recipe:
-    """The operator's own. Raises WishError where `executable` names none."""
-    if wish.executable is None:
-        raise WishError(
-            "runtime sglang is not installed by multigpu yet: install it on the host and set "
-            "executable to the path of its program `sglang`"
+    """From PyPI by the hashed lock; its wheel is manylinux_2_34. Raises MultigpuError for cards of
+    AMD, for which PyPI has none.
+    """
+    if wish.executable is not None:
+        return install.already_there(wish.executable)
+    if any(gpu.vendor is not Vendor.NVIDIA for gpu in host.gpus):
+        raise MultigpuError(
+            f"{wish.name}: SGLang's wheel of PyPI is built for CUDA and {host.name} is planned on "
+            "AMD cards: set executable to a ROCm build of SGLang on the host"
         )
-    return install.already_there(wish.executable)
+    return install.python_runtime(
+        NAME, host, wish, files, version=VERSION, program="sglang", glibc="2.34"
+    )
 
 
 TOKENS = r"max_total_num_tokens=(\d+)"
