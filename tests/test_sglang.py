@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu import flags
-from multigpu.errors import NoPlan, WishError
+from multigpu.errors import NoPlan
 from multigpu.plan import Candidate, LayerCache, Objective, Strategy, Wish
 from multigpu.planner import plan
 from multigpu.runtimes import runtime, sglang, sglang_rules
 from multigpu.runtimes import sglang_memory as s
 from multigpu.runtimes.rendering import merged
+from multigpu.store.recipes import Files
 from tests.machines import H100, R9700, RTX_3060, RTX_3090, RTX_4090, dense, hf, host
 
 SINGLE = Candidate("sglang", Strategy.SINGLE, (0,))

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from multigpu import install
+from multigpu.errors import MultigpuError
 from multigpu.groups import pool
-from multigpu.hardware import Host
+from multigpu.hardware import Host, Vendor
 from multigpu.plan import (
     Candidate,
     Check,
