@@ -18,12 +18,13 @@ from facts.machine import TIMEOUT_S, Machine, Unreadable
 from facts.model import ModelFiles
 from multigpu.errors import MultigpuError, NoPlan
 from multigpu.explain import explain_refusal
-from multigpu.generation import DIRECTORIES, Deployment, cannot_change, runtime_missing
+from multigpu.generation import DIRECTORIES, Deployment, cannot_change, homes, runtime_missing
 from multigpu.hardware import Host
 from multigpu.install.preflight import preflight, refusal
 from multigpu.observation import SECONDS
 from multigpu.plan import ModelSpec, Source, Wish
 from multigpu.store import models, texts
+from multigpu.wish import SERVICE_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "templates"
@@ -70,6 +71,13 @@ def services() -> Mapping[str, Any]:
             "its group data"
         )
     return found
+
+
+def wished_names() -> tuple[str, ...]:
+    """Names of the services asked for that can be names; whether all of them can is said later."""
+    found = host.data.get("services")
+    names = found if isinstance(found, Mapping) else ()
+    return tuple(name for name in names if isinstance(name, str) and SERVICE_NAME.fullmatch(name))
 
 
 def rehearsal_directory() -> Path | None:
@@ -151,7 +159,7 @@ def captured() -> tuple[Host, str] | None:
     found = host.get_fact(
         Machine,
         machine=machine_name(),
-        paths=tuple(DIRECTORIES),
+        paths=(*DIRECTORIES, *homes(wished_names())),
         _timeout=TIMEOUT_S,
         **privilege(),
     )

@@ -8,6 +8,7 @@ inventory sets `rehearsal_directory`, files are written there and no host is tou
 
 from pyinfra import host
 
+from deploys import secrets_of
 from deploys.assembly import decided, deployments, packages, program
 from deploys.common import (
     QUICK_S,
@@ -22,11 +23,14 @@ from deploys.common import (
     say,
     verify_s,
 )
+from multigpu import generation
+from multigpu.credentials import unwanted
 from multigpu.explain import headline, short
 from multigpu.generation import Deployment, runtime_missing
 from multigpu.hardware import Host
 from multigpu.install import Upload
 from multigpu.store import rehearsal
+from operations.credentials import credentials, forget
 from operations.layout import layout
 from operations.models import models
 from operations.runtime import Installer, build_wheels, fetch_wheels, prune, runtimes
@@ -37,7 +41,7 @@ from operations.verify import verify
 
 @guarded
 def serve() -> None:
-    """Order: account, files, models, runtime, text, processes, verification."""
+    """Order: accounts, files, secrets, models, runtime, text, processes, verification."""
     found = captured()
     if found is None:
         return
@@ -58,10 +62,14 @@ def serve() -> None:
     refuse_uninstallable(machine, wanted)
     root = privilege()
     quick, slow = {**root, "_timeout": QUICK_S}, {**root, "_timeout": SLOW_S}
-    layout(name="Account and directories", machine=machine, **quick)
+    kept = secrets_of.services(plans)
+    renewed = secrets_of.missing(kept)
+    names = tuple(plan.wish.name for plan in plans)
+    layout(name="Account and directories", machine=machine, services=names, **quick)
     uploads(
         name="Programs, wheels and models", machine=machine, wanted=files(machine, wanted), **slow
     )
+    credentials(name="Credentials", missing=renewed, **quick)
     fetches = tuple(deployment.fetch for deployment in wanted if deployment.fetch is not None)
     models(name="Models", machine=machine, fetches=fetches, program=program().path, **root)
     recipes = tuple(dict.fromkeys(deployment.recipe for deployment in wanted))
@@ -71,7 +79,10 @@ def serve() -> None:
     runtimes(name="Runtime", machine=machine, recipes=recipes, by=by, **slow)
     install_text(name="Unit and environment files", machine=machine, units=units, **quick)
     patience = QUICK_S + max((plan.wish.start_s for plan in plans), default=0)
-    converge(name="Processes", machine=machine, units=units, _timeout=patience, **root)
+    after = generation.renewed(machine, (secret.path for secret in renewed))
+    converge(name="Processes", machine=after, units=units, _timeout=patience, **root)
+    left = unwanted(machine, kept)
+    forget(name="Credentials no longer wanted", paths=left, **quick)
     verify(
         name="Verification", program=program().path, deployments=wanted, seconds=verify_s(), **root
     )

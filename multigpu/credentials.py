@@ -11,10 +11,17 @@ llama_cpp.server 0.3.36 reads API_KEY, as its settings are pydantic's; llama-ser
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from multigpu.hardware import Host
 from multigpu.plan import Credential, Wish
 
 DIRECTORY = "/etc/multigpu/credentials"
-API_KEY, HF_TOKEN = "api_key", "hf_token"
+MODE, OWNER = "0600", "root:root"
+ITERATIONS = 100_000
+API_KEY, HF_TOKEN, CERTIFICATE = "api_key", "hf_token", "certificate"
 CONFIG_FILE = "secrets.yaml"
 """What the supervisor writes into $RUNTIME_DIRECTORY for an engine that wants a configuration."""
 VARIABLES = {"vllm": "VLLM_API_KEY", "llama_cpp.server": "API_KEY"}
@@ -22,15 +29,77 @@ CONFIG_KEYS = {"sglang": "api-key"}
 FLAGS = {"llama.cpp": "--api-key-file", "sglang": "--config"}
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A secret that a host must hold: its path there, and the file on the controller."""
+
+    path: str
+    source_path: str
+    several_lines: bool = False
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What must lie at a path of the host; the content is in no representation of the value."""
+
+    path: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A secret on the host: `proof` is PBKDF2 of its content and the nonce that was sent."""
+
+    path: str
+    proof: str
+    mode: str
+    owner: str
+
+
 def path(service: str, name: str) -> str:
     """The file on the host: `/etc/multigpu/credentials/chat.api_key`. Replicas share it."""
     return f"{DIRECTORY}/{service}.{name}"
 
 
-def wanted(wish: Wish) -> tuple[Credential, ...]:
+def wanted(wish: Wish) -> tuple[Wanted, ...]:
     """Every secret of a service that the host must hold."""
     sources = {API_KEY: wish.api_key_file, HF_TOKEN: wish.hf_token_file}
-    return tuple(Credential(name, source) for name, source in sources.items() if source is not None)
+    each = [Wanted(path(wish.name, n), source) for n, source in sources.items() if source]
+    if wish.endpoint is not None and wish.endpoint.certificate is not None:
+        place = path(wish.name, CERTIFICATE)
+        each.append(Wanted(place, wish.endpoint.certificate, several_lines=True))
+    return tuple(each)
+
+
+def proof(content: bytes, nonce: str) -> str:
+    """What a host answers about a secret that it holds; hexadecimal.
+
+    The nonce is new each time, so an answer that somebody saw says nothing about the next one; a
+    guess at the secret costs ITERATIONS hashes.
+    """
+    return hashlib.pbkdf2_hmac("sha256", content, nonce.encode(), ITERATIONS).hex()
+
+
+def to_install(
+    secrets: Iterable[Secret], installed: Iterable[Installed], nonce: str
+) -> tuple[Secret, ...]:
+    """Secrets that the host lacks, or holds with another content, mode or owner."""
+    found = {i.path: (i.proof, i.mode, i.owner) for i in installed}
+    return tuple(
+        secret
+        for secret in secrets
+        if found.get(secret.path) != (proof(secret.content, nonce), MODE, OWNER)
+    )
+
+
+def unwanted(machine: Host, wanted: Iterable[Wanted]) -> tuple[str, ...]:
+    """Paths of secrets on the host that no service has any more."""
+    kept = {each.path for each in wanted}
+    return tuple(
+        file.path
+        for file in machine.files
+        if file.path.startswith(f"{DIRECTORY}/") and file.path not in kept
+    )
 
 
 def of_engine(runtime: str, wish: Wish) -> tuple[Credential, ...]:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 from multigpu.fetching import Fetch
 from multigpu.hardware import Host, ManagedFile, UnitState
@@ -162,6 +163,13 @@ def _older(state: UnitState, credential: ManagedFile | None) -> bool:
     if credential is None or credential.modified_at is None or state.started_at is None:
         return False
     return state.started_at < credential.modified_at
+
+
+def renewed(machine: Host, paths: Iterable[str]) -> Host:
+    """The host once these secrets are installed: every process is older than they are."""
+    new = {path: ManagedFile(path, None, modified_at=inf) for path in paths}
+    others = (file for file in machine.files if file.path not in new)
+    return replace(machine, files=(*others, *new.values()))
 
 
 def _younger(state: UnitState, found: ManagedFile | None, file: TextFile) -> bool:

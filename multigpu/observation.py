@@ -9,9 +9,10 @@ from typing import Any
 
 import cattrs
 
+from multigpu import credentials
 from multigpu.errors import CaptureError
 from multigpu.host.load import REQUEST_TIMEOUT_S
-from multigpu.plan import Plan
+from multigpu.plan import Plan, Wish
 from multigpu.units import RenderedUnit
 
 SCHEMA = 1
@@ -112,9 +113,15 @@ def spec(
         "seconds": seconds,
         "max_tokens": MAX_TOKENS,
         "units": [{"unit": unit.name, "url": unit.url} for unit in units],
+        "api_key_file": api_key_file(plan.wish),
         "environment_names": [setting.name for setting in plan.environment],
         "log_patterns": list(log_patterns),
     }
+
+
+def api_key_file(wish: Wish) -> str | None:
+    """Where the key that the service asks for lies on its host; the observation runs as root."""
+    return None if wish.api_key_file is None else credentials.path(wish.name, credentials.API_KEY)
 
 
 def limit_s(specs: Iterable[Mapping[str, Any]]) -> int:

@@ -8,6 +8,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from multigpu import generation
+from multigpu.credentials import DIRECTORY
 from multigpu.fetching import UNIT
 from multigpu.hardware import Host
 from multigpu.units import USER
@@ -28,6 +29,9 @@ def remove(*, machine: Host, purge: bool = False) -> Generator[StringCommand, No
     names = generation.obsolete_units(machine, ())
     for name in names:
         yield remove_unit(name)
+    left = [file.path for file in machine.files if file.path.startswith(f"{DIRECTORY}/")]
+    if left:
+        yield StringCommand("rm", "-f", *(QuoteString(path) for path in left))
     there = [path.path for path in machine.paths if path.path in generation.DIRECTORIES]
     if purge and there:
         ours = (f"{generation.INSTALLATION}*", f"{UNIT}*")
@@ -35,5 +39,5 @@ def remove(*, machine: Host, purge: bool = False) -> Generator[StringCommand, No
         rest = StringCommand(generation.CACHE, f"{STAGING}*")
         yield StringCommand("rm", "-rf", *(QuoteString(path) for path in there), rest)
         yield StringCommand("sh", "-c", QuoteString(_ACCOUNTS))
-    if not names and not (purge and there):
+    if not names and not left and not (purge and there):
         host.noop("nothing of ours is here")

@@ -50,6 +50,7 @@ class Completions(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append({"path": self.path, **body})
+        self.server.keys.append(self.headers["Authorization"])
         self.server.in_flight += 1
         self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)
         time.sleep(self.server.seconds)
@@ -65,7 +66,7 @@ class Completions(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def engine() -> Iterator[Engine]:
     with Engine(("127.0.0.1", 0), Completions) as server:
-        server.requests = []
+        server.requests, server.keys = [], []
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
@@ -235,6 +236,7 @@ def test_the_request_says_what_to_load_and_what_to_look_for() -> None:
         "units": [{"unit": "multigpu-chat.service", "url": "http://127.0.0.1:8000"}],
         "environment_names": ["CUDA_VISIBLE_DEVICES"],
         "log_patterns": [r"offloaded \d+"],
+        "api_key_file": None,
     }
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 import urllib.request
-from typing import Any
+from typing import Any, Dict, Optional
 
 from multigpu.host import local
 
@@ -15,7 +15,9 @@ REQUEST_TIMEOUT_S = 90.0
 """For each answer, and for those that are still under way when the load ends."""
 
 
-def complete(url: str, model: str, max_tokens: int) -> tuple[int, str]:
+def complete(
+    url: str, model: str, max_tokens: int, headers: Optional[Dict[str, str]] = None
+) -> tuple[int, str]:
     """Tokens and text of one /v1/completions request. Raises one of `local.FAILURES`.
 
     `ignore_eos` keeps the length fixed; vLLM, SGLang and llama-server all know it.
@@ -30,7 +32,7 @@ def complete(url: str, model: str, max_tokens: int) -> tuple[int, str]:
     request = urllib.request.Request(
         f"{url}/v1/completions",
         data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", **(headers or {})},
     )
     with local.open_url(request, REQUEST_TIMEOUT_S) as answer:
         return read(json.load(answer))
@@ -48,8 +50,15 @@ def read(answer: Any) -> tuple[int, str]:
 class Load:
     """Keeps `concurrency` requests in flight at each URL until stopped, and counts."""
 
-    def __init__(self, urls: list[str], model: str, concurrency: int, max_tokens: int) -> None:
-        self.model, self.max_tokens = model, max_tokens
+    def __init__(
+        self,
+        urls: list[str],
+        model: str,
+        concurrency: int,
+        max_tokens: int,
+        headers: Optional[Dict[str, str]] = None,
+    ) -> None:
+        self.model, self.max_tokens, self.headers = model, max_tokens, headers
         self.lock = threading.Lock()
         self.stopped = threading.Event()
         self.started = time.monotonic()
@@ -66,7 +75,7 @@ class Load:
         """One user: asks again as soon as the answer is there; pauses after a failure."""
         while not self.stopped.is_set():
             try:
-                self.count(*complete(url, self.model, self.max_tokens))
+                self.count(*complete(url, self.model, self.max_tokens, self.headers))
             except local.FAILURES as error:
                 self.fail(f"{url}: {local.said(error)}")
                 self.stopped.wait(1.0)

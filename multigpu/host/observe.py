@@ -14,9 +14,9 @@ import re
 import subprocess
 import threading
 import time
-from typing import Any
+from typing import Any, Dict, Optional
 
-from multigpu.host import local
+from multigpu.host import local, secret
 from multigpu.host.load import REQUEST_TIMEOUT_S, Load, complete
 from multigpu.host.nvml import Sampler
 
@@ -117,8 +117,9 @@ def observe_unit(unit: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
 def observe_service(spec: dict[str, Any]) -> dict[str, Any]:
     """Load one service, all of its units at once, and sample the cards meanwhile."""
     urls = [unit["url"] for unit in spec["units"]]
-    warm_up(urls, spec["model"])
-    load = Load(urls, spec["model"], spec["concurrency"], spec["max_tokens"])
+    headers = api_key(spec.get("api_key_file"))
+    warm_up(urls, spec["model"], headers)
+    load = Load(urls, spec["model"], spec["concurrency"], spec["max_tokens"], headers)
     sampler = Sampler()
     sampler.start()
     load.start()
@@ -133,7 +134,16 @@ def observe_service(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def warm_up(urls: list[str], model: str) -> None:
+def api_key(path: Optional[str]) -> Optional[Dict[str, str]]:
+    """The header that shows the key of a file; without one the requests say what is missing."""
+    if path is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return secret.bearer(secret.line(read(path)))
+    return None
+
+
+def warm_up(urls: list[str], model: str, headers: Optional[Dict[str, str]] = None) -> None:
     """One token each, so that lazy compilation does not look like an idle card.
 
     A failure is no verdict here: the load that follows meets it again and counts it.
@@ -141,7 +151,7 @@ def warm_up(urls: list[str], model: str) -> None:
 
     def ask(url: str) -> None:
         with contextlib.suppress(*local.FAILURES):
-            complete(url, model, 1)
+            complete(url, model, 1, headers)
 
     threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in urls]
     for thread in threads:

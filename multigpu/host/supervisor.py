@@ -19,11 +19,15 @@ import subprocess
 import sys
 import time
 import urllib.parse
+import urllib.request
+from typing import Dict, Optional
 
-from multigpu.host import local
+from multigpu.host import connections, local, secret, verdict_port
 
 ENGINE_EXIT, START_TIMEOUT, PORT_TAKEN, CONFIG = 10, 13, 14, 78
 TICK_S = 1.0
+NOTICED_S = 2.5
+"""Within it a load balancer has asked for the verdict (every second) and sends nothing new."""
 HTTP_TIMEOUT_S = 5.0
 
 
@@ -49,10 +53,11 @@ def notify(message: str) -> bool:
     return True
 
 
-def healthy(url: str) -> bool:
+def healthy(url: str, headers: Optional[Dict[str, str]] = None) -> bool:
     """True when the URL answers 200 within HTTP_TIMEOUT_S."""
+    request = urllib.request.Request(url, headers=headers or {})
     try:
-        with local.open_url(url, HTTP_TIMEOUT_S) as answer:
+        with local.open_url(request, HTTP_TIMEOUT_S) as answer:
             return bool(answer.status == 200)
     except local.FAILURES:
         return False
@@ -94,23 +99,48 @@ class Supervisor:
         health_url: str,
         start_s: float,
         tick_s: float = TICK_S,
+        drain_s: float = 0,
+        headers: Optional[Dict[str, str]] = None,
     ) -> None:
-        self.child, self.health_url = child, health_url
-        self.start_s, self.tick_s = start_s, tick_s
+        self.child, self.health_url, self.headers = child, health_url, headers
+        self.start_s, self.tick_s, self.drain_s = start_s, tick_s, drain_s
         self.stopping = False
+        self.told_to_stop = 0.0
         self.ready = False
 
     def stop(self, *_: object) -> None:
         """Forward SIGTERM once: to llama-server a second one means to drop what it is doing.
 
-        systemd kills the control group after TimeoutStopSec.
+        With `drain_s`, once its requests are done. systemd kills the control group after
+        TimeoutStopSec.
         """
         if self.stopping:
             return
         self.stopping = True
+        self.told_to_stop = time.monotonic()
         notify("STOPPING=1")
+        if not (self.ready and self.drain_s):
+            self.end_child()
+
+    def end_child(self) -> None:
+        """SIGTERM to the engine, once."""
+        self.drain_s = 0
         if self.child.poll() is None:
             self.child.terminate()
+
+    def drained(self) -> bool:
+        """True when no request is left that a stop would cut, or when they had their time."""
+        waited = time.monotonic() - self.told_to_stop
+        if waited < min(NOTICED_S, self.drain_s):
+            return False
+        port = urllib.parse.urlsplit(self.health_url).port or 0
+        return waited >= self.drain_s or not connections.established(port)
+
+    def standing(self) -> str:
+        """What a load balancer is told."""
+        if self.stopping:
+            return verdict_port.DRAIN
+        return verdict_port.UP if self.ready else verdict_port.down("loading")
 
     def run(self) -> int:
         """Wait for the engine's end. Returns this program's exit status."""
@@ -126,9 +156,11 @@ class Supervisor:
 
     def tick(self) -> None:
         """Report what is true now."""
+        if self.stopping and self.drain_s and self.drained():
+            self.end_child()
         if self.ready:
             notify("WATCHDOG=1")
-        elif not self.stopping and healthy(self.health_url):
+        elif not self.stopping and healthy(self.health_url, self.headers):
             self.ready = notify("READY=1\nSTATUS=serving")
         elif not self.stopping:
             notify("STATUS=loading")
@@ -144,7 +176,7 @@ class Supervisor:
 
 
 def main(arguments: list[str]) -> int:
-    """`supervise --health URL --start-s N [--exclusive] -- ENGINE ARGV...`"""
+    """`supervise --health URL --start-s N [--exclusive] [...] -- ENGINE ARGV...`"""
     parser = argparse.ArgumentParser(prog="multigpu supervise", description=__doc__)
     parser.add_argument("--health", required=True, help="URL that answers 200 when ready")
     parser.add_argument("--start-s", type=float, default=600, help="seconds until not ready fails")
@@ -152,16 +184,35 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--exclusive", action="store_true", help="do not start while another process listens there"
     )
+    parser.add_argument(
+        "--verdict-port", type=int, help="port on loopback for HAProxy's agent checks"
+    )
+    parser.add_argument(
+        "--drain-s", type=float, default=0, help="seconds that requests get when told to stop"
+    )
+    secret.options(parser)
     parser.add_argument("argv", nargs="+", help="the engine's command line, after --")
     options = parser.parse_args(arguments)
     if options.exclusive and port_taken(options.health):
         text = f"another process listens at {options.health}: see ss -ltnp, or set another port"
         return verdict(text, PORT_TAKEN)
     try:
-        child = subprocess.Popen(options.argv, env=child_environment())
+        secrets = secret.Secrets(options)
+    except (OSError, ValueError) as error:
+        return verdict(f"a secret cannot be handed on: {error}", CONFIG)
+    try:
+        child = secrets.start(options.argv, child_environment())
     except OSError as error:
         return verdict(f"cannot start {options.argv[0]}: {error.strerror or error}", CONFIG)
-    supervisor = Supervisor(child, options.health, options.start_s, options.tick_s)
+    masked = secrets.masked(child)
+    times = (options.start_s, options.tick_s, options.drain_s)
+    supervisor = Supervisor(child, options.health, *times, headers=secrets.headers)
+    if options.verdict_port is not None:
+        verdict_port.listen(options.verdict_port, supervisor.standing)
     signal.signal(signal.SIGTERM, supervisor.stop)
     signal.signal(signal.SIGINT, supervisor.stop)
-    return supervisor.run()
+    try:
+        return supervisor.run()
+    finally:
+        if masked is not None:
+            masked.finish(TICK_S)

@@ -20,6 +20,7 @@ MANAGED = (
     "/opt/multigpu/wheels/**",
     "/var/lib/multigpu/models/**",
 )
+SECRETS = "/etc/multigpu/credentials/*"
 FIRST_LINE = 200
 STAMPS = "/opt/multigpu/runtimes/*/installed"
 
@@ -34,8 +35,13 @@ def read_managed(root: str) -> List[Dict[str, Any]]:
 
 
 def managed_file(root: str, path: str) -> Dict[str, Any]:
-    """One file; sha256 is None when it cannot be read or is no file of ours by its size."""
+    """One file; sha256 is None when it cannot be read or is no file of ours by its size.
+
+    Of a secret neither hash nor size is told: a capture is shown around.
+    """
     place = outside(root, path)
+    if fnmatch.fnmatch(place, SECRETS):
+        return {"path": place, "sha256": None, **path_state(path), "size": None}
     file: Dict[str, Any] = {"path": place, "sha256": sha256_of(path), **path_state(path)}
     if fnmatch.fnmatch(place, STAMPS):
         file["content"] = read_text(path)
