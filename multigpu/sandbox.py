@@ -98,14 +98,14 @@ def _addresses(plan: Plan, settings: Iterable[Setting]) -> tuple[tuple[str, ...]
     offline = any(s.name == "HF_HUB_OFFLINE" and s.value == "1" for s in settings)
     if plan.chosen.runtime not in ONE_PROCESS and not offline:
         return None, "it may fetch its model from the hub"
-    scope = _scope(plan.wish.bind)
+    kind = scope(plan.wish.bind)
     remote = "--rpc" in plan.wish.flags
-    if scope == "public":
+    if kind == "public":
         return None, f"it listens at the public address {plan.wish.bind}"
-    return (LOCALHOST if scope == "loopback" and not remote else PRIVATE), ""
+    return (LOCALHOST if kind == "loopback" and not remote else PRIVATE), ""
 
 
-def _scope(bind: str) -> str:
+def scope(bind: str) -> str:
     """`loopback`, `private` or `public`; every address, or a name, counts as private."""
     if bind == "localhost":
         return "loopback"
