@@ -77,13 +77,12 @@ def _deployment(machine: Host, plan: Plan) -> Deployment:
     installed = recipe(machine, plan, TEMPLATES, packages())
     model_path, files = uploads.model(plan.model, base=Path())
     brought = fetch(plan)
-    offline = () if brought is None else fetching.OFFLINE
     rendered = tuple(
         render(
             plan,
             service,
             host_program=program().path,
-            extra=(*installed.environment, *offline),
+            extra=(*installed.environment, *fetching.offline(plan.model)),
             templates=texts.templates(TEMPLATES),
         )
         for service in runtime(plan.chosen.runtime).render(plan, installed.executable, model_path)

@@ -98,6 +98,17 @@ def fetch(
     )
 
 
+def offline(model: ModelSpec) -> tuple[Setting, ...]:
+    """Variables that keep an engine from asking the hub; llama.cpp never does."""
+    return () if model.format == "gguf" else OFFLINE
+
+
+def local_path(model: ModelSpec) -> str:
+    """The path that a runtime is given, on the host where the model is fetched."""
+    fetched = fetch(model) if model.files else None
+    return model.path if fetched is None else fetched.path
+
+
 def content_name(model: ModelSpec) -> str:
     """12 hexadecimal digits by content; of one GGUF the begin of its sha256, as for an upload."""
     if model.format == "gguf" and len(model.files) == 1 and model.files[0].sha256:

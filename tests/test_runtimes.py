@@ -80,14 +80,21 @@ def test_every_command_line_passes_the_runtimes_own_parser(
     assert tuple(index for service in services for index in service.gpus) == made.chosen.gpus
 
 
-def test_vllm_is_told_its_sizes_and_the_commit_of_the_model() -> None:
+def test_code_of_the_repository_runs_only_where_it_is_asked_for() -> None:
+    (service,) = rendered(TWO, hf(), strategy="tensor_parallel", trust_remote_code=True)
+    assert "--trust-remote-code" in service.argv
+    (service,) = rendered(TWO, hf(), strategy="tensor_parallel", trust_remote_code=False)
+    assert "--trust-remote-code" not in service.argv
+
+
+def test_vllm_is_told_its_sizes() -> None:
     (service,) = rendered(TWO, hf(), strategy="tensor_parallel", context=4096, concurrency=16)
     assert service.argv[:3] == ("/opt/r/bin/vllm", "serve", "org/model")
     assert value(service, "--tensor-parallel-size") == "2"
     assert value(service, "--max-model-len") == "4096"
     assert value(service, "--max-num-seqs") == "16"
     assert value(service, "--gpu-memory-utilization") == "0.92"
-    assert value(service, "--revision") == "0123abcd"
+    assert "--revision" not in service.argv, "the model is fetched at its commit before"
     assert value(service, "--host") == "127.0.0.1"
     assert service.name == value(service, "--served-model-name") == "chat"
     assert environment(service) == {

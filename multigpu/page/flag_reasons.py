@@ -206,7 +206,7 @@ REASONS: Mapping[str, str | Callable[[Plan], str]] = {
     "--port": _port,
     "--pp-size": _pipeline,
     "--quantization": "the format of the weights",
-    "--revision": "the revision whose sizes were planned with",
+    "--trust-remote-code": "asked for: the model runs code of its repository",
     "--rpc": "where the devices of other processes listen; read before --device",
     "--schedule-policy": "waiting prompts are read in the order of what the cache holds of them",
     "--served-model-name": NAME,

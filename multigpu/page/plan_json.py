@@ -12,6 +12,7 @@ from dataclasses import replace
 from multigpu.as_json import as_json
 from multigpu.choice.nearest import nearest
 from multigpu.errors import MultigpuError, NoPlan
+from multigpu.fetching import local_path
 from multigpu.gpus.gpu_data import gpu_data
 from multigpu.hardware import Gpu, Host
 from multigpu.page.candidate_json import Json, mib, predicted_json, way_json
@@ -193,7 +194,7 @@ def _chosen(plan: Plan) -> Json:
 def _services(plan: Plan) -> Sequence[Service]:
     name = plan.chosen.runtime
     program = plan.wish.executable or PROGRAMS.get(name, name)
-    return runtime(name).render(plan, program, plan.model.path)
+    return runtime(name).render(plan, program, local_path(plan.model))
 
 
 def _rejected(item: Rejected) -> Json:

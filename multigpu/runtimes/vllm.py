@@ -18,7 +18,6 @@ from multigpu.plan import (
     ModelSpec,
     Plan,
     Service,
-    Source,
     Wish,
 )
 from multigpu.progress import Progress
@@ -102,7 +101,7 @@ def _argv(plan: Plan, executable: str, model_path: str, port: int) -> tuple[str,
 
 
 def _flags(plan: Plan, port: int) -> dict[str, str | None]:
-    wish, chosen, model = plan.wish, plan.chosen, plan.model
+    wish, chosen = plan.wish, plan.chosen
     flags: dict[str, str | None] = {
         "--host": wish.bind,
         "--port": str(port),
@@ -125,8 +124,8 @@ def _flags(plan: Plan, port: int) -> dict[str, str | None]:
         flags["--kv-cache-dtype"] = wish.kv_cache_dtype
     if wish.cpu_offload_gib is not None and chosen.cpu_offload_mib > 0:
         flags["--cpu-offload-gb"] = f"{wish.cpu_offload_gib:g}"
-    if model.source is Source.HUB and model.revision:
-        flags["--revision"] = model.revision
+    if wish.trust_remote_code:
+        flags["--trust-remote-code"] = None
     if chosen.tensor_parallel_size > 1 and _peer_off(plan):
         # vLLM's own kernel trusts the driver's grant, whatever NCCL was told.
         flags["--disable-custom-all-reduce"] = None
