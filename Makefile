@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := not fuzz and not process and not cli and not lab and not gpu and not online and not install
+FAST := not fuzz and not process and not cli and not lab and not gpu and not online and not install and not parsers
 
-.PHONY: help setup demo rehearsal lab lab-down docs test test-install unit thorough fuzz score lint types format locks wheel clean
+.PHONY: help setup demo rehearsal lab lab-down docs test test-install unit thorough fuzz test-parsers score lint types format locks wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,7 +39,7 @@ docs: setup  ## pages that are written from the code: rules, the example of plan
 
 test: setup lint types  ## everything; the lab where it can run
 	@HYPOTHESIS_PROFILE=careful $(BIN)/python -m pytest -n 3 -m "$(FAST)"
-	@$(BIN)/python -m pytest -m "not ($(FAST)) and not install" --durations=15
+	@$(BIN)/python -m pytest -m "not ($(FAST)) and not install and not parsers" --durations=15
 
 test-install: setup  ## vLLM and SGLang onto bare lab hosts from the registries: gigabytes, minutes
 	@$(BIN)/python -m pytest -m install -s tests/lab/test_real_install.py
@@ -52,6 +52,9 @@ thorough: setup  ## the property tests with a thousand examples each
 
 fuzz: setup  ## two hundred thousand broken outputs of tools, none may raise
 	@$(BIN)/python -m tests.fuzz.run
+
+test-parsers: setup  ## every command line against the real parsers of vLLM, SGLang and llama-server (2 GB once)
+	@$(BIN)/python -m pytest -m parsers tests/parsers --durations=5
 
 score: setup  ## predictions and choices against published measurements (../shared), goal by goal
 	@$(BIN)/python -m benchmarks.score

@@ -53,6 +53,11 @@ WRITTEN = {
     "--split-mode": "strategy",
     "--tensor-split": "layers",
     "--device": "devices",
+    "--model_alias": "served_model_name",
+    "--n_ctx": "context",
+    "--split_mode": "strategy",
+    "--tensor_split": "layers",
+    "--main_gpu": "gpus",
 }
 """Flags that are written from the plan -> the key that decides them.
 
@@ -76,7 +81,10 @@ KV_CACHE_DTYPES = {
         "nvfp4",
     ),
     "sglang": ("auto", "bf16", "bfloat16", "fp8_e4m3", "fp8_e5m2", "fp4_e2m1"),
-    "llama.cpp": ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"),
+    **dict.fromkeys(
+        GGML_RUNTIMES,
+        ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"),
+    ),
 }
 """Types of the KV cache by the runtimes' own words; vLLM's `turboquant_*` are passed on as well.
 
@@ -142,11 +150,11 @@ def _runtime(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     if wish.runtime is None:
         return None
     name = runtime(wish.runtime).NAME
-    if name != "llama.cpp" and model.format == "gguf":
+    if name not in GGML_RUNTIMES and model.format == "gguf":
         return f"runtime {name} cannot serve a GGUF: use llama.cpp, or a Transformers repository"
-    if name == "llama.cpp" and model.format != "gguf":
+    if name in GGML_RUNTIMES and model.format != "gguf":
         return (
-            f"runtime llama.cpp needs a GGUF, {model.name} is in {model.format}: leave runtime out"
+            f"runtime {name} needs a GGUF, {model.name} is in {model.format}: leave runtime out"
         )
     return None
 
@@ -220,7 +228,7 @@ def _flags(model: ModelSpec, wish: Wish) -> str | None:
             return f"flags: {flag} is written from the plan: set the key {WRITTEN[flag]!r} instead"
     name = wish.runtime or ("llama.cpp" if model.format == "gguf" else "vllm")
     words = [w for flag, value in wish.flags.items() for w in (flag, value) if w is not None]
-    for reason in check(name, words):
+    for reason in check(name, words, wish.runtime_version):
         needed = f", needs {reason.needed}" if reason.needed else ""
         hint = f": {reason.hint}" if reason.hint else ""
         return f"flags: {reason.found}{needed}{hint}"

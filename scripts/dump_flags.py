@@ -3,22 +3,20 @@
     python scripts/dump_flags.py llama.cpp 0.3.36 /path/to/llama-server
     python scripts/dump_flags.py vllm 0.33.0            # with a Python that can import vllm
 
-llama-server is asked for its --help; vLLM for its argparse parser. vLLM imports compiled kernels
-that its parser does not need: with --stub NAME (repeated) a module that is not installed is
-replaced by an empty one, so that a machine without a GPU can dump the table.
+llama-server is asked for its --help; vLLM and SGLang for their argparse parsers, which a machine
+without a GPU can build (scripts/real_parsers.py; `make test-parsers` makes such an environment).
+What a new version changes for us: scripts/flags_diff.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.machinery
 import re
 import subprocess
-import sys
-import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
-from typing import Any
+
+import real_parsers
 
 Row = tuple[tuple[str, ...], int | str, str | None, tuple[str, ...] | None]
 
@@ -64,48 +62,23 @@ def _choices(metavar: str, lines: list[str], i: int) -> tuple[str, ...] | None:
     return None
 
 
-class Stub(types.ModuleType):
-    """A module that answers every name with another stub."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-class StubFinder:
-    """Finds the named packages and everything below them."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
-        """A spec whose loader makes a stub, for the named packages only."""
-        if name.partition(".")[0] not in self.names:
-            return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
-
-    def create_module(self, spec: Any) -> types.ModuleType:
-        """An empty module."""
-        return Stub(spec.name)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Nothing to run."""
-
-
-def vllm(stubs: list[str]) -> Iterator[Row]:
-    """Actions of `vllm serve`'s parser."""
-    sys.meta_path.insert(0, StubFinder(stubs))
-    from vllm.entrypoints.common.cli_args import make_arg_parser  # type: ignore[import-not-found]
-    from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
-
-    for action in make_arg_parser(FlexibleArgumentParser())._actions:
+def python_parser(runtime: str) -> Iterator[Row]:
+    """Actions of the argparse parser of vLLM or SGLang."""
+    for action in real_parsers.PARSERS[runtime]()._actions:
         if action.option_strings:
             kind = getattr(action.type, "__name__", None)
-            choices = tuple(str(c) for c in action.choices) if action.choices else None
+            choices = _words_of(action.choices)
             arity = 1 if action.nargs is None else action.nargs
             kind = kind if kind in ("int", "float") else None
             yield tuple(action.option_strings), arity, kind, choices
+
+
+def _words_of(choices: Iterable[object] | None) -> tuple[str, ...] | None:
+    """A set has another order in every process."""
+    if not choices:
+        return None
+    words = tuple(str(choice) for choice in choices)
+    return tuple(sorted(words)) if isinstance(choices, Set) else words
 
 
 def module(runtime: str, version: str, rows: list[Row]) -> str:
@@ -127,20 +100,23 @@ def module(runtime: str, version: str, rows: list[Row]) -> str:
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runtime", choices=["vllm", "llama.cpp"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runtime", choices=STEMS)
     parser.add_argument("version")
-    parser.add_argument("executable", nargs="?")
-    parser.add_argument("--stub", action="append", default=[])
+    parser.add_argument("executable", nargs="?", help="llama-server's path")
+    parser.add_argument("--output", type=Path, help="another file than that of multigpu/flags")
     args = parser.parse_args()
-    rows = list(vllm(args.stub) if args.runtime == "vllm" else llama_server(args.executable))
-    stem = {"vllm": "vllm", "llama.cpp": "llama_server"}[args.runtime]
-    name = f"{stem}_{args.version.replace('.', '_')}.py"
-    target = Path(__file__).resolve().parent.parent / "multigpu" / "flags" / name
+    own = args.runtime in real_parsers.PARSERS
+    rows = list(python_parser(args.runtime) if own else llama_server(args.executable))
+    name = f"{STEMS[args.runtime]}_{args.version.replace('.', '_')}.py"
+    target = args.output or Path(__file__).resolve().parent.parent / "multigpu" / "flags" / name
     target.write_text(module(args.runtime, args.version, rows), encoding="utf-8")
-    subprocess.run(["ruff", "format", "-q", str(target)], check=False)
-    print(f"{target}: {len(rows)} options")
+    print(f"{target}: {len(rows)} options; make format")
 
+
+STEMS = {"vllm": "vllm", "sglang": "sglang", "llama.cpp": "llama_server"}
 
 if __name__ == "__main__":
     main()

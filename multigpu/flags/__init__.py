@@ -11,32 +11,50 @@ from difflib import get_close_matches
 from functools import cache
 
 from multigpu.errors import WishError
-from multigpu.flags import llama_server_0_3_36, sglang_0_5_23, vllm_0_33_0
+from multigpu.flags import llama_server_0_3_36, sglang_0_5_23, vllm_0_32_0, vllm_0_33_0
 from multigpu.flags.table import Flag
 from multigpu.plan import Reason
 
 TABLES = {
-    "vllm": vllm_0_33_0.FLAGS,
-    "sglang": sglang_0_5_23.FLAGS,
-    "llama.cpp": llama_server_0_3_36.FLAGS,
+    ("vllm", "0.33.0"): vllm_0_33_0.FLAGS,
+    ("vllm", "0.32.0"): vllm_0_32_0.FLAGS,
+    ("sglang", "0.5.23"): sglang_0_5_23.FLAGS,
+    ("llama.cpp", "0.3.36"): llama_server_0_3_36.FLAGS,
 }
+"""By runtime and version; the first of a runtime is that of its default version."""
 
 
-def check(runtime: str, argv: Sequence[str]) -> tuple[Reason, ...]:
+def versions(runtime: str) -> tuple[str, ...]:
+    """Versions of a runtime that have a table, the default first."""
+    return tuple(version for name, version in TABLES if name == runtime)
+
+
+def table(runtime: str, version: str | None = None) -> tuple[Flag, ...]:
+    """Options of that version; those of the default where it has no table of its own.
+
+    Raises WishError for a runtime without any table.
+    """
+    known = versions(runtime)
+    if not known:
+        names = sorted({name for name, _ in TABLES})
+        raise WishError(f"runtime {runtime!r} has no table of flags: use one of {names}")
+    return TABLES[runtime, version if version in known else known[0]]
+
+
+def check(runtime: str, argv: Sequence[str], version: str | None = None) -> tuple[Reason, ...]:
     """What a runtime's parser would refuse in `argv`, which begins at the first option.
 
     Words before the first option (executable, subcommand, model) are skipped. Abbreviations that
-    the Python parsers would accept are refused: they become ambiguous with an upgrade. Raises
-    WishError for a runtime without a table.
+    the Python parsers would accept are refused: they become ambiguous with an upgrade. `version`
+    None means the default one. Raises WishError for a runtime without a table.
     """
-    if runtime not in TABLES:
-        raise WishError(f"runtime {runtime!r} has no table of flags: use one of {sorted(TABLES)}")
-    return tuple(_problems(_spellings(runtime), argv)) if argv else ()
+    known = _spellings(runtime, version)
+    return tuple(_problems(known, argv)) if argv else ()
 
 
 @cache
-def _spellings(runtime: str) -> dict[str, Flag]:
-    return {spelling: flag for flag in TABLES[runtime] for spelling in flag.spellings}
+def _spellings(runtime: str, version: str | None) -> dict[str, Flag]:
+    return {spelling: flag for flag in table(runtime, version) for spelling in flag.spellings}
 
 
 def _problems(known: dict[str, Flag], argv: Sequence[str]) -> Iterator[Reason]:

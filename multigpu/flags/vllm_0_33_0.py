@@ -293,7 +293,7 @@ FLAGS = (
     Flag(("--video-pruning-rate",), 1, None, None),
     Flag(("--video-pruning-method",), 1, None, ("evs", "vidcom2")),
     Flag(("--mm-tensor-ipc",), 1, None, ("direct_rpc", "torch_shm")),
-    Flag(("--mm-processor-device",), 1, None, ("auto", "cpu")),
+    Flag(("--mm-processor-device",), 1, None, ("auto", "cpu", "cuda")),
     Flag(("--mm-ipc-gpu-memory-gb",), 1, "float", None),
     Flag(("--mm-device-do-normalize", "--no-mm-device-do-normalize"), 0, None, None),
     Flag(("--enable-lora", "--disable-lora"), 0, None, None),
