@@ -53,9 +53,10 @@ def wishes(runtime: str) -> dict[str, object]:
 def install(lab: Lab, uplink: Uplink, runtime: str) -> Run:
     started, before = time.monotonic(), received(uplink)
     run = serve(lab, "--limit", HOST, "--data", f"https_proxy={uplink.url}", **wishes(runtime))
+    print(run.said[-6000:], file=sys.stderr)
     seconds = time.monotonic() - started
     size = lab.run(HOST, f"sudo du -sm /opt/multigpu/runtimes/{runtime}-*", check=False).stdout
-    unit = f"sudo journalctl -q -u 'multigpu-install-{runtime}-*' -o short-unix --no-pager"
+    unit = f"sudo journalctl -q -u 'multigpu-install-{runtime}-*' -o short-unix --no-pager || true"
     times = [float(line.split()[0]) for line in lab.run(HOST, unit).stdout.splitlines() if line]
     took = times[-1] - times[0] if times else 0.0
     said = f"{runtime}: serve {seconds:.0f} s, install {took:.0f} s, {size.strip()}"

@@ -37,6 +37,7 @@ PROGRAMS = {
 PYTHON = HOME / "python"
 MODULES = (
     *(f"multigpu/{name}.py" for name in ("__init__", "hardware", "links", "managed", "memo")),
+    "multigpu/toolchain.py",
     *("tests/rigs/__init__.py", "tests/rigs/dialect.py", "tests/rigs/sysfs.py"),
     *(f"tests/rigs/nvidia_{name}.py" for name in ("facts", "health", "nodes", "smi", "table")),
     "tests/rigs/topology.py",
