@@ -25,7 +25,7 @@ COPIES = 4
 KV_PAD = 256
 F32, F16 = 4, 2
 # Ways of sharing the context that a part keeps its terms for.
-KEPT = 64
+KEPT, KEPT_PARTS = 64, 2048
 
 CACHE_TYPE_BYTES = {
     "f32": 4.0,
@@ -260,6 +260,8 @@ class Profile:
         key = (span, cards, copies)
         found = self._parts.get(key)
         if found is None:
+            if len(self._parts) >= KEPT_PARTS:
+                self._parts.clear()
             found = Part(self, span, cards, copies if cards > 1 else 1)
             self._parts[key] = found
         return found

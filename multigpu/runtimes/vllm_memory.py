@@ -35,7 +35,8 @@ GPU_MEMORY_UTILIZATION = RENDERED.gpu_memory_utilization
 # A start is promised only with this much to spare: nine of ten predictions whose release is known
 # are nearer than that to what the boot printed.
 FIT_MARGIN_MIB = 300
-
+# Stages whose terms are kept with an engine: what is kept for good, the collector walks through.
+KEPT = 256
 
 Span = tuple[int, int]
 Rank = tuple[Card, Span]
@@ -99,6 +100,8 @@ def _held(ranks: Iterable[Rank], e: Engine, model: ModelSpec, fraction: float) -
                 kind = kinds[card.kind] = _kind(card, e, model)
             fixed = kept.get((span, kind))
             if fixed is None:
+                if len(kept) >= KEPT:
+                    kept.clear()
                 fixed = kept[span, kind] = _fixed(card, span, e, model)
             one = found[rank] = Held(card, fixed, float(floor(card.room.total_mib * fraction)))
         held.append(one)

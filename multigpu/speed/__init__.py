@@ -32,7 +32,7 @@ def predict(candidate: Candidate, host: Host, model: ModelSpec, load: Workload) 
     return _told(found, engine_name(candidate, _amd(candidate, host)), reach(candidate, host))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _told(found: Rates, engine: str, wide: float) -> Prediction:
     """Rates with their ranges, `wide` times as wide as measured."""
     decode, prefill = DECODE[engine], PREFILL[engine]
