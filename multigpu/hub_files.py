@@ -118,11 +118,20 @@ KNOWN_TO_ENGINES = {
 def check_code(reference: str, config: Mapping[str, object], trust: bool | None) -> None:
     """A model that needs code of its repository is refused unless that is asked for."""
     classes = config.get("auto_map")
-    if trust or not isinstance(classes, Mapping) or not classes:
+    if not isinstance(classes, Mapping) or not classes:
         return
-    if config.get("model_type") in KNOWN_TO_ENGINES:
+    if config.get("model_type") in KNOWN_TO_ENGINES and not trust:
         return
-    file = str(next(iter(classes.values()))).rpartition("--")[2].partition(".")[0]
+    repository, _, module = str(next(iter(classes.values()))).rpartition("--")
+    if trust and repository:
+        raise ModelError(
+            f"{reference}: its code lies in another repository ({repository}), and serving is "
+            "offline: download both on the controller, name the code's files in auto_map of "
+            "config.json, and give that folder"
+        )
+    if trust:
+        return
+    file = module.partition(".")[0]
     raise ModelError(
         f"{reference}: its config.json has auto_map, it runs code of its own ({file}.py), and that "
         "is not asked for: read the code and set trust_remote_code = True, or choose another model"

@@ -17,7 +17,7 @@ from multigpu.errors import ModelError
 
 HUB = "https://huggingface.co"
 HUB_NAMES = ("huggingface.co", "www.huggingface.co", "hf.co")
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/\w[\w.-]*", re.ASCII)
 QUANTIZATION = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 SIGNED = re.compile(r"(^|.*[-_])(sig|signature|token|key|secret|password|credential)s?", re.I)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +17,13 @@ from multigpu.errors import ModelError
 from multigpu.fetching import hub_address
 from multigpu.host.fetch_http import Client
 from multigpu.model import from_hf_config
-from multigpu.model.tensor_headers import StoredTensor
+from multigpu.model.tensor_headers import StoredTensor, read_safetensors
 from multigpu.model_reference import HubReference
 from multigpu.plan import ModelFile, ModelSpec, Source
 from multigpu.store import gguf_files, remote
 
 TEXTS = ("config.json", "hf_quant_config.json")
+AT_A_TIME = 8
 
 
 def endpoint() -> str:
@@ -67,16 +69,14 @@ class Repository:
             raise ModelError(f"{self.reference}: {name} is not what the hub lists: try again")
         return content
 
-    def tensors(self) -> tuple[StoredTensor, ...]:
-        """What the headers list, by range requests; none where the hub does not give them."""
+    def tensors(self, names: Iterable[str]) -> tuple[StoredTensor, ...]:
+        """What the headers of *.safetensors list; none where the hub does not give them."""
+        client, addresses = self.client, [self.address(name) for name in names]
         try:
-            found = self.api.get_safetensors_metadata(self.repo_id, revision=self.commit)
-            return tuple(
-                StoredTensor(name, tensor.data_offsets[1] - tensor.data_offsets[0])
-                for file in found.files_metadata.values()
-                for name, tensor in file.tensors.items()
-            )
-        except Exception:  # whatever the HTTP library raises: the sizes of the files are known
+            with ThreadPoolExecutor(AT_A_TIME) as pool:
+                heads = pool.map(lambda each: remote.safetensors_head(client, each), addresses)
+                return tuple(tensor for head in heads for tensor in read_safetensors(head))
+        except ModelError:  # the sizes of the files are known all the same
             return ()
 
 
@@ -124,7 +124,8 @@ def _transformers(reference: str, repository: Repository, trust: bool | None) ->
     texts = {n: _json(repository.text(n), f"{reference}: {n}") for n in TEXTS if n in names}
     hub_files.check_code(reference, texts["config.json"], trust)
     fetched = hub_files.read_by_runtimes(names, code=bool(trust))
-    weights = sum(names[n].size_bytes for n in fetched if n.endswith(".safetensors")) or None
+    stored = [name for name in fetched if name.endswith(".safetensors")]
+    weights = sum(names[name].size_bytes for name in stored) or None
     found = from_hf_config(
         texts["config.json"],
         name=reference,
@@ -133,7 +134,7 @@ def _transformers(reference: str, repository: Repository, trust: bool | None) ->
         weights_bytes=weights,
         quant_config=texts.get("hf_quant_config.json"),
         revision=repository.commit,
-        tensors=repository.tensors() if weights else (),
+        tensors=repository.tensors(stored),
     )
     return replace(found, files=tuple(names[name] for name in fetched))
 

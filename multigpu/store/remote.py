@@ -13,6 +13,7 @@ from multigpu.errors import ModelError
 from multigpu.host.fetch_file import begins_at
 from multigpu.host.fetch_http import Client, Interrupted, Refused
 from multigpu.host.model_files import gguf_header_bytes
+from multigpu.model.tensor_headers import HEADER_MAX_BYTES
 from multigpu.store.gguf_files import HostFile
 
 FIRST_BYTES = 1 << 20
@@ -31,6 +32,15 @@ def gguf_head(client: Client, address: str) -> HostFile:
         if length >= min(size, LARGEST_HEADER_BYTES):
             raise ModelError(f"{address}: no whole GGUF header in its first {len(head)} bytes")
         length = max(4 * length, needed or 0)
+
+
+def safetensors_head(client: Client, address: str) -> bytes:
+    """The beginning of a *.safetensors that lists its tensors. Raises ModelError."""
+    _, head = _begin(client, address, FIRST_BYTES)
+    needed = 8 + int.from_bytes(head[:8], "little")
+    if len(head) < needed <= HEADER_MAX_BYTES:
+        _, head = _begin(client, address, needed)
+    return head
 
 
 def _header_bytes(head: bytes) -> int | None:
