@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from multigpu import devices
+from multigpu.backend import Backend
 from multigpu.observation import CardSeen, ServiceSeen, UnitSeen, users
 from multigpu.plan import Check, Memory, Plan, Strategy
 from multigpu.units import RenderedUnit
@@ -26,8 +28,10 @@ def check_cards(plan: Plan, units: Iterable[RenderedUnit], seen: ServiceSeen) ->
     An engine that answers nothing feeds no card either; that is said once, elsewhere.
     """
     if seen.nvml_error or not seen.gpus:
-        found = seen.nvml_error or "NVML lists no card"
-        yield Check("cards seen", False, found, "NVML answers", "run nvidia-smi on the host")
+        amd = Backend.HIP in devices.backends(plan)
+        source, tool = ("amdgpu", "amd-smi") if amd else ("NVML", "nvidia-smi")
+        found = seen.nvml_error or f"{source} lists no card"
+        yield Check("cards seen", False, found, f"{source} answers", f"run {tool} on the host")
         return
     for position, index in enumerate(plan.chosen.gpus):
         card = find_card(seen.gpus, index, plan.gpu_uuids[position])

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from multigpu import observation
 from multigpu.errors import CaptureError
-from multigpu.host import load, nvml, observe
+from multigpu.host import amdgpu, load, nvml, observe
 from multigpu.observation import CardSeen, LoadSeen, ServiceSeen, UnitSeen
 from multigpu.plan import Service
 from multigpu.units import RenderedUnit
@@ -218,6 +218,62 @@ def test_a_driver_that_blocks_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
     assert sampler.result(timeout_s=0.1) == []
     assert sampler.error == "NVML did not answer within 0.1 s"
     released.set()
+
+
+def amd_card(root: Path, address: str, **files: str) -> Path:
+    """Sysfs of one AMD card, as amdgpu writes it."""
+    directory = root / "sys/bus/pci/devices" / address
+    (directory / "hwmon/hwmon3").mkdir(parents=True)
+    written = {
+        "vendor": "0x1002",
+        "class": "0x030000",
+        "mem_info_vram_total": f"{24560 * nvml.MIB}",
+        "mem_info_vram_used": f"{20000 * nvml.MIB}",
+        "gpu_busy_percent": "97",
+        "unique_id": "1a2b3c4d",
+        "hwmon/hwmon3/power1_average": "301240000",
+    }
+    for name, text in {**written, **files}.items():
+        (directory / name).write_text(f"{text}\n")
+    return directory
+
+
+def test_amd_cards_are_sampled_from_sysfs_without_nvml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    amd_card(tmp_path, "0000:0a:00.0", unique_id="ffee")
+    amd_card(tmp_path, "0000:03:00.0")
+    amd_card(tmp_path, "0000:04:00.1", **{"class": "0x040300"})
+    amd_card(tmp_path, "0000:05:00.0", vendor="0x10de")
+    sampler = nvml.Sampler(0.01, root=str(tmp_path))
+    sampler.start()
+    time.sleep(0.1)
+    first, second = sampler.result()
+    assert sampler.error is None
+    assert (first["uuid"], second["uuid"]) == ("0x000000001a2b3c4d", "0x000000000000ffee")
+    assert (first["index"], second["index"]) == (0, 1)
+    assert set(first["utilization"]) == {97} and set(first["power_w"]) == {301.2}
+    assert (first["memory_used_mib"], first["memory_total_mib"]) == (20000, 24560)
+
+
+def test_an_amd_card_that_went_away_keeps_its_row_with_the_error(tmp_path: Path) -> None:
+    directory = amd_card(tmp_path, "0000:03:00.0")
+    card = nvml.new_card(0)
+    amdgpu.sample(str(directory), card)
+    (directory / "mem_info_vram_used").unlink()
+    amdgpu.sample(str(directory), card)
+    assert "no memory" in card["error"] and card["utilization"] == [97]
+
+
+def test_an_amd_card_without_an_id_has_no_uuid_and_newer_power_names_are_read(
+    tmp_path: Path,
+) -> None:
+    directory = amd_card(tmp_path, "0000:03:00.0", unique_id="0")
+    (directory / "hwmon/hwmon3/power1_average").rename(directory / "hwmon/hwmon3/power1_input")
+    card = nvml.new_card(0)
+    amdgpu.sample(str(directory), card)
+    assert card["uuid"] is None and card["power_w"] == [301.2]
 
 
 RENDERED = RenderedUnit(

@@ -1,4 +1,4 @@
-"""Samples of every GPU through nvidia-ml-py, taken in a thread of their own.
+"""Samples of every GPU through nvidia-ml-py and amdgpu, taken in a thread of their own.
 
 NVML calls can block for minutes on a sick card, so nobody waits for this thread without a limit.
 """
@@ -9,6 +9,8 @@ import contextlib
 import threading
 from typing import Any
 
+from multigpu.host import amdgpu
+
 MIB = 1024 * 1024
 
 
@@ -17,34 +19,44 @@ class Sampler(threading.Thread):
 
     After `result()`: one dict per card with `index`, `uuid`, `utilization` (percent, one number a
     sample), `power_w`, `memory_used_mib` (the largest seen), `memory_total_mib`, `processes`
-    ([pid, used_memory_mib | None]), `error`.
+    ([pid, used_memory_mib | None]), `error`. AMD cards come after NVIDIA's; a host that has some
+    needs no NVML.
     """
 
-    def __init__(self, interval_s: float = 0.25) -> None:
+    def __init__(self, interval_s: float = 0.25, root: str = "/") -> None:
         super().__init__(daemon=True)
-        self.interval_s = interval_s
+        self.interval_s, self.root = interval_s, root
         self.stopped = threading.Event()
         self.error: str | None = None
         self.cards: list[dict[str, Any]] = []
 
     def run(self) -> None:
         """Sample until stopped. An NVML that does not load is an error text, not an exception."""
+        amd = amdgpu.directories(self.root)
+        pynvml, count = self.nvml()
+        if amd and not count:
+            self.error = None
+        self.cards = [new_card(index) for index in range(count + len(amd))]
+        while self.cards and not self.stopped.is_set():
+            for card in self.cards[:count]:
+                sample(pynvml, card)
+            for i, directory in enumerate(amd):
+                amdgpu.sample(directory, self.cards[count + i])
+            self.stopped.wait(self.interval_s)
+
+    def nvml(self) -> tuple[Any, int]:
+        """The library and how many cards it counts; without it none, and `error` says why."""
         try:
             import pynvml
         except ImportError as error:
             self.error = f"nvidia-ml-py is not importable: {error}"
-            return
+            return None, 0
         try:
             pynvml.nvmlInit()
-            count = pynvml.nvmlDeviceGetCount()
+            return pynvml, pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             self.error = f"NVML: {error}"
-            return
-        self.cards = [new_card(index) for index in range(count)]
-        while not self.stopped.is_set():
-            for card in self.cards:
-                sample(pynvml, card)
-            self.stopped.wait(self.interval_s)
+            return pynvml, 0
 
     def result(self, timeout_s: float = 5.0) -> list[dict[str, Any]]:
         """Stop and return the cards; says so in `error` when NVML blocked."""
