@@ -183,7 +183,7 @@ def warnings(
 ) -> Iterator[Reason]:
     """What of the wish a plan that holds does not give, or not on every kernel."""
     yield from requests_wait(chosen, wish, load)
-    if chosen.runtime != "llama.cpp":
+    if chosen.runtime not in GGML_RUNTIMES:
         yield from vllm_rules.kv_kernel(chosen, host, wish)
     if chosen.runtime == "vllm":
         yield from rocm.build(chosen, host, wish)

@@ -2,6 +2,7 @@
 
     python scripts/dump_flags.py llama.cpp 0.3.36 /path/to/llama-server
     python scripts/dump_flags.py vllm 0.33.0            # with a Python that can import vllm
+    python scripts/dump_flags.py llama_cpp.server 0.3.36  # with llama-cpp-python[server]
 
 llama-server is asked for its --help; vLLM and SGLang for their argparse parsers, which a machine
 without a GPU can build (scripts/real_parsers.py; `make test-parsers` makes such an environment).
@@ -116,7 +117,12 @@ def main() -> None:
     print(f"{target}: {len(rows)} options; make format")
 
 
-STEMS = {"vllm": "vllm", "sglang": "sglang", "llama.cpp": "llama_server"}
+STEMS = {
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "llama.cpp": "llama_server",
+    "llama_cpp.server": "llama_cpp_server",
+}
 
 if __name__ == "__main__":
     main()

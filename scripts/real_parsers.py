@@ -61,4 +61,19 @@ def sglang() -> argparse.ArgumentParser:
     return parser
 
 
-PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {"vllm": vllm, "sglang": sglang}
+def llama_cpp_server() -> argparse.ArgumentParser:
+    """The parser that `python -m llama_cpp.server` makes of its pydantic settings."""
+    from llama_cpp.server.cli import add_args_from_model  # type: ignore[import-not-found]
+    from llama_cpp.server.settings import Settings  # type: ignore[import-not-found]
+
+    parser = argparse.ArgumentParser()
+    add_args_from_model(parser, Settings)
+    parser.add_argument("--config_file", type=str)
+    return parser
+
+
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "vllm": vllm,
+    "sglang": sglang,
+    "llama_cpp.server": llama_cpp_server,
+}

@@ -200,7 +200,12 @@ def test_devices_follow_the_vendor() -> None:
 
 
 def test_runtimes_are_found_by_name() -> None:
-    assert [module.NAME for module in RUNTIMES] == ["vllm", "llama.cpp", "sglang"]
+    assert [module.NAME for module in RUNTIMES] == [
+        "vllm",
+        "llama.cpp",
+        "sglang",
+        "llama_cpp.server",
+    ]
     assert all(runtime(module.NAME) is module for module in RUNTIMES)
     with pytest.raises(WishError, match=r"vllm, llama\.cpp, sglang"):
         runtime("tgi")

@@ -11,7 +11,13 @@ from difflib import get_close_matches
 from functools import cache
 
 from multigpu.errors import WishError
-from multigpu.flags import llama_server_0_3_36, sglang_0_5_23, vllm_0_32_0, vllm_0_33_0
+from multigpu.flags import (
+    llama_cpp_server_0_3_36,
+    llama_server_0_3_36,
+    sglang_0_5_23,
+    vllm_0_32_0,
+    vllm_0_33_0,
+)
 from multigpu.flags.table import Flag
 from multigpu.plan import Reason
 
@@ -20,6 +26,7 @@ TABLES = {
     ("vllm", "0.32.0"): vllm_0_32_0.FLAGS,
     ("sglang", "0.5.23"): sglang_0_5_23.FLAGS,
     ("llama.cpp", "0.3.36"): llama_server_0_3_36.FLAGS,
+    ("llama_cpp.server", "0.3.36"): llama_cpp_server_0_3_36.FLAGS,
 }
 """By runtime and version; the first of a runtime is that of its default version."""
 
@@ -44,11 +51,14 @@ def table(runtime: str, version: str | None = None) -> tuple[Flag, ...]:
 def check(runtime: str, argv: Sequence[str], version: str | None = None) -> tuple[Reason, ...]:
     """What a runtime's parser would refuse in `argv`, which begins at the first option.
 
-    Words before the first option (executable, subcommand, model) are skipped. Abbreviations that
+    Words before the first option (executable, subcommand, model) and a Python's `-m` of the
+    runtime are skipped. Abbreviations that
     the Python parsers would accept are refused: they become ambiguous with an upgrade. `version`
     None means the default one. Raises WishError for a runtime without a table.
     """
     known = _spellings(runtime, version)
+    if tuple(argv[1:3]) == ("-m", runtime):
+        argv = argv[3:]
     return tuple(_problems(known, argv)) if argv else ()
 
 

@@ -7,6 +7,7 @@ help (vLLM 0.33.0, SGLang 0.5.23, llama-server of llama-cpp-python 0.3.36).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 
 from multigpu.cautions.caution import TENANT_MIB
 from multigpu.labels import cards, counted
@@ -27,19 +28,18 @@ def explained(plan: Plan, argv: tuple[str, ...]) -> tuple[Setting, ...]:
 
 
 def _pairs(argv: tuple[str, ...], wished: Mapping[str, str | None]) -> list[tuple[str, str]]:
-    """A value follows its flag; one that looks like a flag is known by the wish that set it."""
+    """Values follow their flag; one that looks like a flag is known by the wish that set it."""
     pairs: list[tuple[str, str]] = []
     place = next((n for n, word in enumerate(argv) if word.startswith("--")), len(argv))
     while place < len(argv):
         name, rest = argv[place], argv[place + 1 :]
-        valued = wished[name] is not None if name in wished else not _is_flag(rest)
-        pairs.append((name, rest[0] if valued and rest else ""))
-        place += 2 if valued else 1
+        if name in wished:
+            values = rest[: wished[name] is not None]
+        else:
+            values = tuple(takewhile(lambda word: not word.startswith("--"), rest))
+        pairs.append((name, " ".join(values)))
+        place += 1 + len(values)
     return pairs
-
-
-def _is_flag(rest: tuple[str, ...]) -> bool:
-    return not rest or rest[0].startswith("--")
 
 
 def why(plan: Plan, flag: str) -> str:
@@ -182,13 +182,17 @@ REASONS: Mapping[str, str | Callable[[Plan], str]] = {
     "--ep-size": _experts,
     "--fit": "the counts are planned here; llama.cpp's own fitting would fight them",
     "--flash-attn": _flash_attention,
+    "--flash_attn": "off by default there, and slower and larger without",
     "--gpu-layers": _on_cards,
     "--gpu-memory-utilization": _share,
     "--host": _bind,
+    "--interrupt_requests": "a new request waits, instead of ending the stream that runs",
     "--kv-cache-dtype": _cache_type,
     "--kv-unified": "slots share one cache, so that one request may use all of it",
     "--no-kv-unified": "every slot has a cache of its own, as long as the longest request",
+    "--logits_all": "scores of the last token only: those of all take memory and time",
     "--main-gpu": "the card of a model that is not split",
+    "--main_gpu": "the first card that this process sees, for a model that is not split",
     "--max-model-len": _context,
     "--max-num-batched-tokens": "tokens of one step; the memory was planned with it",
     "--max-num-seqs": _slots,
@@ -197,8 +201,11 @@ REASONS: Mapping[str, str | Callable[[Plan], str]] = {
     "--mem-fraction-static": _share,
     "--metrics": "verification and monitoring read the metrics",
     "--model": "the file that was planned with",
+    "--model_alias": NAME,
     "--model-path": "the model that was planned with",
     "--n-cpu-moe": "as wished: experts of so many layers stay in the host's memory",
+    "--n_ctx": _context,
+    "--n_gpu_layers": "none by default there: all layers go on the cards",
     "--no-ui": "an interface for programs; it needs no web page",
     "--override-tensor": "as wished: these tensors stay in the host's memory",
     "--parallel": _slots,
@@ -211,10 +218,16 @@ REASONS: Mapping[str, str | Callable[[Plan], str]] = {
     "--schedule-policy": "waiting prompts are read in the order of what the cache holds of them",
     "--served-model-name": NAME,
     "--split-mode": _split_mode,
+    "--split_mode": _split_mode,
     "--tensor-parallel-size": _tensor,
     "--tensor-split": _tensor_split,
+    "--tensor_split": _tensor_split,
     "--tp-size": _tensor,
+    "--type_k": _cache_type,
+    "--type_v": _cache_type,
     "--ubatch-size": "tokens of one step; the compute buffers were planned with it",
     "--watchdog-timeout": "a scheduler that hangs for so many seconds ends the server",
+    "--use_mlock": "the weights are on the cards: nothing is locked in the host's memory",
+    "--verbose": "prints the buffers of each card, which verification reads",
     "--verbosity": "prints the buffers of each card, which verification reads",
 }

@@ -31,7 +31,7 @@ from multigpu.speed import predict
 from multigpu.workload import workload
 
 SCHEMA = 1
-PROGRAMS = {"llama.cpp": "llama-server"}
+PROGRAMS = {"llama.cpp": "llama-server", "llama_cpp.server": "python"}
 """What `command` begins with where the wish names no executable and the runtime's name is none."""
 
 

@@ -13,7 +13,7 @@ from multigpu.hardware import Host
 from multigpu.install import Files, Recipe
 from multigpu.plan import Candidate, Check, ModelSpec, Plan, Reason, Service, Wish
 from multigpu.progress import Progress
-from multigpu.runtimes import llama_cpp, sglang, vllm
+from multigpu.runtimes import llama_cpp, llama_cpp_server, sglang, vllm
 
 
 class Runtime(Protocol):
@@ -62,7 +62,7 @@ class Runtime(Protocol):
         """
 
 
-RUNTIMES: tuple[Runtime, ...] = (vllm, llama_cpp, sglang)
+RUNTIMES: tuple[Runtime, ...] = (vllm, llama_cpp, sglang, llama_cpp_server)
 """Order is preference where everything else is equal."""
 
 

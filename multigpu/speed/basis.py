@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from multigpu.backend import GGML_RUNTIMES
 from multigpu.hardware import Gpu, Host
 from multigpu.plan import Candidate, ModelSpec
 from multigpu.speed.cards import cards
 from multigpu.speed.constants import EXTRAPOLATED, LLAMA_CPP_CALIBRATED, LLAMA_CPP_GFX
 
-RUNTIMES = ("vllm", "sglang", "llama.cpp")
+RUNTIMES = ("vllm", "sglang", *GGML_RUNTIMES)
 ROWS = {
     "vllm": "73 published measurements with vLLM and SGLang on NVIDIA cards",
     "vllm-amd": "32 published measurements with vLLM on one pair of R9700",
@@ -38,7 +39,7 @@ def doubts(candidate: Candidate, host: Host, model: ModelSpec) -> tuple[str, ...
 
 def reach(candidate: Candidate, host: Host) -> float:
     """1 where cards of this kind were measured, `EXTRAPOLATED` where none was."""
-    if candidate.runtime == "llama.cpp":
+    if candidate.runtime in GGML_RUNTIMES:
         near = all(_measured_with_llama_cpp(host.gpu(index)) for index in candidate.gpus)
         return 1.0 if near else EXTRAPOLATED
     return 1.0 if cards(host).far.isdisjoint(candidate.gpus) else EXTRAPOLATED
