@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pyinfra import host
 
 from deploys.common import TEMPLATES, directory, load_model, machine_name, plan_file, services
-from multigpu import fetching
+from multigpu import credentials, fetching
 from multigpu.decide import decide
 from multigpu.fetching import Fetch
 from multigpu.generation import Deployment
@@ -18,7 +18,7 @@ from multigpu.speed import measured_file
 from multigpu.speed.measured import Measurement
 from multigpu.store import archive, hub, texts, uploads
 from multigpu.store.recipes import recipe
-from multigpu.units import CONFIG_DIRECTORY, render
+from multigpu.units import render
 
 
 class Decided(NamedTuple):
@@ -92,7 +92,7 @@ def _deployment(machine: Host, plan: Plan) -> Deployment:
 
 def fetch(plan: Plan) -> Fetch | None:
     """The model as the host fetches it; None where it is there or comes from here."""
-    token = f"{CONFIG_DIRECTORY}/credentials/{plan.wish.name}.{fetching.CREDENTIAL}"
+    token = credentials.path(plan.wish.name, fetching.CREDENTIAL)
     return fetching.fetch(
         plan.model,
         endpoint=hub.endpoint(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 import threading
 from http.server import ThreadingHTTPServer
@@ -48,7 +49,14 @@ class HubHandler(Handler):
             return self.model("/".join(words[2:4]), words[5] if len(words) > 5 else "main")
         if len(words) > 4 and words[2] == "resolve":
             return self.file("/".join(words[:2]), words[3], "/".join(words[4:]))
-        return self.say(404, "EntryNotFound")
+        path = urlsplit(self.path).path
+        if path not in self.server.contents:
+            return self.say(404, "EntryNotFound")
+        # Planning asks for the first bytes, by a range that has an end.
+        header = re.fullmatch(r"bytes=0-\d+", self.headers.get("Range") or "")
+        slow = path.startswith("/slow/") and not header
+        turn = Turn(pause_s=0.25, chunk=1 << 14) if slow else Turn()
+        return self.answer(turn, self.server.contents[path], None)
 
     def allowed(self, repo_id: str, revision: str) -> bool:
         """True when the repository and its revision are there for who asks."""
@@ -120,9 +128,10 @@ def _sibling(name: str, content: bytes) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve a folder on all addresses."""
+    """Serve a folder on all addresses; its /slow/NAME.gguf are sent at about 64 KiB/s."""
     folder, port, token = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     hub = SimulatedHub(token=token, port=port)
+    hub.contents = {f"/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*.gguf")}
     for path in folder.glob("*/*/**/*"):
         if path.is_file():
             repo_id = "/".join(path.relative_to(folder).parts[:2])
