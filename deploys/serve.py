@@ -33,7 +33,8 @@ from multigpu.store import rehearsal
 from operations.credentials import credentials, forget
 from operations.layout import layout
 from operations.models import models
-from operations.runtime import Installer, build_wheels, fetch_wheels, prune, runtimes
+from operations.prune import prune
+from operations.runtime import Installer, build_wheels, fetch_wheels, runtimes
 from operations.units import converge, install_text
 from operations.uploads import uploads
 from operations.verify import verify

@@ -1,4 +1,4 @@
-"""Runtimes: built where one host of a kind has to, copied to its twins, installed, pruned.
+"""Runtimes: built where one host of a kind has to, copied to its twins, installed.
 
 What takes long runs on the host as a unit of its own, which outlives the SSH connection.
 """
@@ -21,62 +21,36 @@ from pyinfra.api import (
     operation,
 )
 
-from multigpu import generation, install
+from multigpu import generation
 from multigpu.hardware import Host
 from multigpu.install import Build, Job, Recipe, Source, Upload
-from multigpu.install.generations import Wanted
+from multigpu.install.progress import status_path, watched
 from multigpu.install.source import NETRC
 from multigpu.store import texts
 from multigpu.store.recipes import Files, built_directory
 from operations.common import fail
 from operations.uploads import bring
+from operations.waiting import connector_arguments, watch
 
-Commands = Generator[
-    StringCommand | FileUploadCommand | FileDownloadCommand | FunctionCommand, None, None
-]
+Command = StringCommand | FileUploadCommand | FileDownloadCommand | FunctionCommand
+Commands = Generator[Command, None, None]
 CACHE = Files(Path())
 
-# Waits for an installation that an earlier run began, as well as for its own: a job that systemd
-# has queued shows no state yet. Prints a line now and then, so that neither the operator nor the
-# connection falls asleep. What went wrong stands in the program's last line.
-_RUN = """\
+# An installation that an earlier run began is joined, not begun again. Its status goes first, so
+# that its reason is not taken for that of this one.
+_START = """\
 set -u
-unit=$1 stamp=$2 proxy=$3 netrc=$4
-shift 4
+unit=$1 stamp=$2 status=$3 proxy=$4 netrc=$5
+shift 5
 busy() { systemctl show -p ActiveState -p Job "$unit" | grep -Eq '=(.*activating|[1-9])'; }
-if [ ! -e "$stamp" ] && ! busy; then
-  systemctl reset-failed "$unit" 2>/dev/null
-  [ -e "$netrc" ] && set -- --property="LoadCredential=netrc:$netrc" "$@"
-  [ -n "$proxy" ] && set -- --setenv="https_proxy=$proxy" --setenv="http_proxy=$proxy" "$@"
-  systemd-run --quiet --unit="$unit" --property=RemainAfterExit=no \\
-    --property=TimeoutStartSec=infinity --property=RuntimeDirectory="${unit%.service}" \\
-    --service-type=oneshot --no-block "$@" || busy || exit 1
-fi
-waited=0
-while busy; do
-  sleep 0.5; waited=$((waited + 1))
-  [ $((waited % 20)) -eq 0 ] && journalctl -q -u "$unit" -n 1 -o cat --no-pager
-done
-[ -e "$stamp" ] && exit 0
-said=$(journalctl -q -u "$unit" _TRANSPORT=stdout -n 15 -o cat --no-pager)
-printf '%s\\n' "$said" | grep '^multigpu: ' | tail -n 1 >&2 && exit 1
-printf 'multigpu: %s failed, its last words:\\n%s\\n' "$unit" "$said" >&2
-exit 1
+if [ -e "$stamp" ] || busy; then exit 0; fi
+rm -f "$status"
+systemctl reset-failed "$unit" 2>/dev/null
+[ -e "$netrc" ] && set -- --property="LoadCredential=netrc:$netrc" "$@"
+[ -n "$proxy" ] && set -- --setenv="https_proxy=$proxy" --setenv="http_proxy=$proxy" "$@"
+systemd-run --quiet --unit="$unit" --property=RemainAfterExit=no --property=Nice=5 \\
+  --property=TimeoutStartSec=infinity --service-type=oneshot --no-block "$@" || busy
 """
-
-
-def _unit(title: str, stamp: str, by: Installer, what: str, job: Job | Build) -> StringCommand:
-    # systemd replaces $NAME in command lines; JSON can write the sign in another way.
-    text = json.dumps(asdict(job)).replace("$", "\\u0024")
-    words = (
-        f"{generation.INSTALLATION}{title}.service",
-        stamp,
-        by.packages.https_proxy or "",
-        NETRC,
-        *("/usr/bin/python3", by.program, "install", what, text),
-    )
-    quoted = (QuoteString(word) for word in words)
-    return StringCommand("sh", "-c", QuoteString(_RUN), "multigpu-install", *quoted)
 
 
 class Installer(NamedTuple):
@@ -84,6 +58,36 @@ class Installer(NamedTuple):
 
     program: str
     packages: Source
+
+
+class Work(NamedTuple):
+    """One job for a unit: a title for screens, the unit's name, and the file that ends it."""
+
+    title: str
+    unit: str
+    stamp: str
+    what: str
+    job: Job | Build
+
+
+def _done(work: Work, by: Installer) -> Iterator[Command]:
+    """Begin it, or join it, and wait for its end."""
+    status = status_path(work.unit)
+    # systemd replaces $NAME in command lines; JSON can write the sign in another way.
+    text = json.dumps(asdict(work.job)).replace("$", "\\u0024")
+    names = (work.unit, work.stamp, status, by.packages.https_proxy or "", NETRC)
+    program = ("/usr/bin/python3", by.program, "install", work.what, text, status)
+    quoted = (QuoteString(word) for word in (*names, *program))
+    yield StringCommand("sh", "-c", QuoteString(_START), "multigpu-install", *quoted)
+    arguments = connector_arguments(host.current_op_global_arguments)
+    yield watch(
+        work.unit,
+        stamp=work.stamp,
+        status=status,
+        title=work.title,
+        reader=watched,
+        arguments=arguments,
+    )
 
 
 class Builders:
@@ -117,8 +121,8 @@ def build_wheels(*, machine: Host, recipes: tuple[Recipe, ...], by: Installer) -
     for recipe, build in _builds(machine, recipes):
         if BUILDERS.mine(build.kind):
             idle = ""
-            title = f"build-{recipe.name}"
-            yield _unit(title, build.wheel, by, "wheel", build)
+            unit = f"{generation.INSTALLATION}build-{recipe.name}.service"
+            yield from _done(Work(f"building {recipe.what}", unit, build.wheel, "wheel", build), by)
         else:
             idle = f"{BUILDERS.of[build.kind]} builds for this host"
     if idle:
@@ -128,16 +132,16 @@ def build_wheels(*, machine: Host, recipes: tuple[Recipe, ...], by: Installer) -
 @operation()
 def fetch_wheels(*, machine: Host, recipes: tuple[Recipe, ...]) -> Commands:
     """What this host built comes into the controller's cache, for its twins of now and later."""
-    done = True
+    idle = True
     for _, build in _builds(machine, recipes):
         if BUILDERS.mine(build.kind):
-            done = False
+            idle = False
             directory = built_directory(build.kind)
-            partial_file = directory / f"{host.name.rpartition('/')[2]}.partial"
+            partial = directory / f"{str(host.name).rpartition('/')[2]}.partial"
             yield FunctionCommand(_make, [str(directory)], {})
-            yield FileDownloadCommand(build.wheel, str(partial_file), _sudo=False)
-            yield FunctionCommand(_keep, [str(partial_file), build.wheel], {})
-    if done:
+            yield FileDownloadCommand(build.wheel, str(partial), _sudo=False)
+            yield FunctionCommand(_keep, [str(partial), build.wheel], {})
+    if idle:
         host.noop("no wheel is to be fetched")
 
 
@@ -145,15 +149,16 @@ def _make(directory: str) -> None:
     Path(directory).mkdir(parents=True, exist_ok=True)
 
 
-def _keep(partial_file: str, wheel: str) -> bool:
+def _keep(partial: str, wheel: str) -> bool:
     """Only what arrived whole gets its name."""
-    found = texts.file_identity.__wrapped__(partial_file)[0]
-    _, said = host.run_shell_command(StringCommand("sha256sum", QuoteString(wheel)))
+    found, _ = texts.file_identity(partial)
+    command = StringCommand("sha256sum", QuoteString(wheel))
+    _, said = host.run_shell_command(command)
     if not said.stdout.startswith(found):
-        Path(partial_file).unlink()
+        Path(partial).unlink()
         host.log(f"{wheel} arrived damaged: run it again")
         return False
-    Path(partial_file).rename(Path(partial_file).with_name(wheel.rpartition("/")[2]))
+    Path(partial).rename(Path(partial).with_name(wheel.rpartition("/")[2]))
     return True
 
 
@@ -167,68 +172,20 @@ def runtimes(*, machine: Host, recipes: tuple[Recipe, ...], by: Installer) -> Co
         host.noop(", ".join(recipe.executable for recipe in recipes) + " is installed")
 
 
-def _install(recipe: Recipe, by: Installer) -> Commands:
-    job = recipe.job
+def _install(recipe: Recipe, by: Installer) -> Iterator[Command]:
+    job, build = recipe.job, recipe.build
     assert job is not None, f"{recipe.what} has a directory and no job"
-    if recipe.build is not None and state.is_executing:
-        cached = CACHE.built(recipe.build.kind)
+    if build is not None and state.is_executing:
+        cached = CACHE.built(build.kind)
         if cached is None:
-            builder = BUILDERS.of.get(recipe.build.kind, "the host that builds it")
             yield fail(
-                f"{recipe.what} is not built: {builder}, which builds for hosts like this one, "
-                "failed: see its lines and run it again"
+                f"{recipe.what} is not built: {BUILDERS.of.get(build.kind, 'its builder')}, which "
+                "builds for hosts like this one, failed: see its lines and run it again"
             )
             return
         sha256, size_bytes = CACHE.identity(cached)
         job = replace(job, wheel_sha256=sha256)
-        if not BUILDERS.mine(recipe.build.kind):
-            yield from bring([Upload(recipe.build.wheel, cached, None, sha256, size_bytes)])
-    yield _unit(recipe.name, recipe.stamp or "", by, "runtime", job)
-
-
-# Links first: a run cut short here prunes less than it might, never more. Only what is complete
-# loses its locks and wheels.
-_PRUNE = """\
-set -eu
-prefix=$1
-shift
-cd "$prefix"
-keep=" "
-mkdir -p services.new
-while [ "$#" -gt 0 ]; do
-  service=$1 current=$2 previous=$3
-  shift 3
-  mkdir -p "services.new/$service"
-  ln -sfn "../../runtimes/$current" "services.new/$service/current"
-  keep="$keep$current "
-  if [ -n "$previous" ]; then
-    ln -sfn "../../runtimes/$previous" "services.new/$service/previous"
-    keep="$keep$previous "
-  fi
-done
-rm -rf services
-mv services.new services
-for path in runtimes/* wheels/*; do
-  [ -e "$path" ] || continue
-  name=${path##*/}
-  systemctl is-active --quiet "multigpu-install-$name.service" && continue
-  case "$keep" in
-  *" $name "*) case $path in wheels/*) [ -e "runtimes/$name/installed" ] || continue ;;
-    *) continue ;; esac ;;
-  esac
-  rm -rf "$path"
-done
-"""
-
-
-@operation()
-def prune(*, machine: Host, wanted: Wanted) -> Generator[StringCommand, None, None]:
-    """Record what serves now and what served before; every other runtime goes."""
-    if not install.prune_needed(machine, wanted):
-        host.noop("nothing is left over")
-        return
-    words: list[str] = []
-    for record in install.record_of(machine, wanted):
-        words += [record.service, record.current or "", record.previous or ""]
-    quoted = (QuoteString(word) for word in (install.PREFIX, *words))
-    yield StringCommand("sh", "-c", QuoteString(_PRUNE), "multigpu-prune", *quoted)
+        if BUILDERS.of.get(build.kind) != host.name:
+            yield from bring([Upload(build.wheel, cached, None, sha256, size_bytes)])
+    unit = f"{generation.INSTALLATION}{recipe.name}.service"
+    yield from _done(Work(recipe.what, unit, recipe.stamp or "", "runtime", job), by)

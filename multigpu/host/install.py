@@ -1,7 +1,7 @@
 """Install one runtime, or build one wheel, from a job of `multigpu.install`.
 
-    install runtime JSON      a virtual environment from hashed locks or a wheel, sealed, stamped
-    install wheel JSON        a wheel of llama-cpp-python, built from its hashed sdist
+    install runtime JSON [STATUS]   an environment from hashed locks or a wheel, sealed, stamped
+    install wheel JSON [STATUS]     a wheel of llama-cpp-python, built from its hashed sdist
 
 Runs as root in a transient unit, so that it outlives the SSH connection. With uv where the host has
 it, with pip otherwise. The directory is complete when its stamp is there; whatever fails leaves no
@@ -10,6 +10,7 @@ directory, and its last line says why. Python 3.9+, stdlib only.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,11 +19,10 @@ import subprocess
 import sys
 from typing import Any, Dict, List
 
-from multigpu.host.install_run import Failed, free_mib, run, watched
+from multigpu.host.install_run import Failed, free_mib, report, run, watched
+from multigpu.host.install_words import reason as words
 
 MIB = 1 << 20
-WORK = "/opt/multigpu/work"
-"""Downloads and caches, on the file system of the runtimes: uv links instead of copying."""
 CONFIGURATIONS = ("/etc/pip.conf", "/root/.config/pip/pip.conf", "/root/.pip/pip.conf")
 AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 QUIET = ("--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar", "off")
@@ -34,27 +34,41 @@ Job = Dict[str, Any]
 
 
 def main(argv: List[str]) -> int:
-    """Run one job. Returns the exit status."""
+    """Run one job. Returns the exit status; why it failed is its last line, and in STATUS."""
     os.umask(0o022)
+    what, job = argv[0], json.loads(argv[1])
+    report.path = argv[2] if len(argv) > 2 else None
     try:
-        what, job = argv[0], json.loads(argv[1])
         {"runtime": install, "wheel": build}[what](job)
-        return 0
     except Failed as error:
-        print(f"multigpu: {error}", flush=True)
+        return failed(str(error))
     except OSError as error:
-        print(f"multigpu: {error.strerror or error}: {error.filename or ''}", flush=True)
+        return failed(full(error) or f"{error.strerror or error}: {error.filename or ''}")
+    report.remove()
+    return 0
+
+
+def failed(reason: str) -> int:
+    """Say it once, where the deploy and where a person looks."""
+    report.write({"reason": reason})
+    print(f"multigpu: {reason}", flush=True)
     return 1
+
+
+def full(error: OSError) -> "str | None":
+    """The line for a disk that filled up under our own hands."""
+    return words([str(error)]) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
 
 
 def install(job: Job) -> None:
     """Make `directory`, complete or not at all."""
     directory = job["directory"]
     name = os.path.basename(directory)
-    work = f"{WORK}/{name}"
+    work = beside(os.path.dirname(directory), name)
     discard(directory)
     discard(work)
     os.makedirs(f"{work}/tmp")
+    os.makedirs(os.path.dirname(directory), exist_ok=True)
     try:
         room(os.path.dirname(directory), job.get("needed_mib"))
         with watched(name, directory):
@@ -67,6 +81,11 @@ def install(job: Job) -> None:
         raise
     finally:
         discard(work)
+
+
+def beside(rooms: str, name: str) -> str:
+    """For downloads and caches, on the file system of the runtimes: uv links instead of copying."""
+    return f"{os.path.dirname(rooms)}/work/{name}"
 
 
 def packages(job: Job, work: str) -> None:
@@ -186,11 +205,11 @@ def discard(path: str) -> None:
 
 def build(job: Job) -> None:
     """Build one wheel and move it to its place when it is complete."""
-    work = f"{WORK}/{job['kind']}"
+    work = beside(os.path.dirname(os.path.dirname(job["wheel"])), job["kind"])
     discard(work)
     os.makedirs(f"{work}/tmp")
     try:
-        room(WORK, job.get("needed_mib"))
+        room(work, job.get("needed_mib"))
         with watched("llama.cpp", work):
             built = compiled(job, work)
         if os.path.basename(built) != os.path.basename(job["wheel"]):

@@ -87,11 +87,28 @@ def latest_step(lines: List[str]) -> str:
 def say(line: str) -> None:
     """One line of progress."""
     print(line, flush=True)
-    status = os.environ.get("RUNTIME_DIRECTORY")
-    if not status:
-        return
-    with contextlib.suppress(OSError):
-        path = f"{status.split(':')[0]}/status.json"
-        with open(f"{path}.new", "w", encoding="utf-8") as stream:
-            json.dump({"line": line}, stream)
-        os.replace(f"{path}.new", path)
+    report.write({"line": line})
+
+
+class Report:
+    """The status file that the deploy looks at; none without a path."""
+
+    path: "str | None" = None
+
+    def write(self, status: Dict[str, str]) -> None:
+        """Whole or not at all; a status that cannot be written stops nothing."""
+        if self.path is None:
+            return
+        with contextlib.suppress(OSError):
+            with open(f"{self.path}.new", "w", encoding="utf-8") as stream:
+                json.dump(status, stream)
+            os.replace(f"{self.path}.new", self.path)
+
+    def remove(self) -> None:
+        """All is complete: the stamp says that."""
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                os.remove(self.path)
+
+
+report = Report()

@@ -23,7 +23,8 @@ SIGNS: Tuple[Tuple[str, str, str], ...] = (
     (
         r"IncompleteRead|incomplete-download|unexpected end of file|end of file before message "
         r"length|unexpected EOF|BadZipFile|not a zip file|[Ff]ailed to extract|invalid wheel|"
-        r"[Cc]onnection (?:reset|broken)|body from connection|decoding response body|"
+        r"[Cc]onnection reset|broken: (?:IncompleteRead|InvalidChunk)|body from connection|"
+        r"decoding response body|"
         r"response body closed",
         "a download broke off",
         "run it again; if it lasts, see the index or the proxy",
