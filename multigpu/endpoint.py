@@ -161,7 +161,7 @@ def render(
         tuple(service.name for service in services),
         port,
         local_url(bind, port).replace("http", "https" if endpoint.certificate else "http", 1),
-        tuple(credentials.path(name, secret) for secret in _secrets(plan)),
+        tuple(_secrets(plan).values()),
     )
 
 
@@ -169,16 +169,17 @@ def _config_path(wish: str) -> str:
     return f"{CONFIG_DIRECTORY}/endpoint-{wish}.cfg"
 
 
-def _secrets(plan: Plan) -> tuple[str, ...]:
-    """Names of the credentials that HAProxy reads."""
+def _secrets(plan: Plan) -> dict[str, str]:
+    """Files on the host that HAProxy reads besides its configuration, by their names."""
     read = (credentials.CERTIFICATE, credentials.API_KEY)
-    return tuple(each.name for each in credentials.wanted(plan.wish) if each.name in read)
+    there = {each.path for each in credentials.wanted(plan.wish)}
+    paths = {name: credentials.path(plan.wish.name, name) for name in read}
+    return {name: path for name, path in paths.items() if path in there}
 
 
 def _values(plan: Plan, endpoint: Endpoint, services: Sequence[Service]) -> dict[str, object]:
     name = plan.wish.name
     bind, port = address(plan)
-    secrets = {secret: credentials.path(name, secret) for secret in _secrets(plan)}
     return {
         "plan_file": f"plans/{plan.host}.yaml",
         "name": name,
@@ -188,7 +189,7 @@ def _values(plan: Plan, endpoint: Endpoint, services: Sequence[Service]) -> dict
         "listen": f"[{bind}]:{port}" if ":" in bind else f"{bind}:{port}",
         "port": port,
         "metrics_port": beside(port),
-        "secrets": secrets,
+        "secrets": _secrets(plan),
         "prefix_hash": endpoint.balance is Balance.PREFIX_HASH,
         "prefix_bytes": PREFIX_BYTES,
         "servers": [_server(service) for service in services],

@@ -63,7 +63,12 @@ class Engine(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that is gone, and HAProxy's checks reset when they know enough."""
+
+
 if __name__ == "__main__":
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Engine)
-    server.daemon_threads = True
-    server.serve_forever()
+    Server(("127.0.0.1", PORT), Engine).serve_forever()

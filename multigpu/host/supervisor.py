@@ -140,7 +140,7 @@ class Supervisor:
         """What a load balancer is told."""
         if self.stopping:
             return verdict_port.DRAIN
-        return verdict_port.UP if self.ready else verdict_port.down("loading")
+        return verdict_port.UP if self.ready else verdict_port.DOWN
 
     def run(self) -> int:
         """Wait for the engine's end. Returns this program's exit status."""

@@ -2,7 +2,8 @@
 
 Whoever connects gets one line in the words of HAProxy's agent checks (configuration manual,
 `agent-check`): an operating state, and `ready`, which alone takes back an earlier `drain`. It has a
-thread of its own, so that nobody who connects can hold the supervisor up.
+thread of its own, so that nobody who connects can hold the supervisor up. No reason is given:
+HAProxy 2.6 takes `down#reason` for no word at all, whatever its manual says.
 """
 
 from __future__ import annotations
@@ -13,14 +14,9 @@ import threading
 import time
 from typing import Callable
 
-UP, DOWN, DRAIN, MAINTENANCE = "ready up", "ready down", "drain", "maint"
+UP, DOWN, DRAIN = "ready up", "ready down", "drain"
 ANSWER_S = 1.0
 BACKLOG = 16
-
-
-def down(why: str) -> str:
-    """Out of rotation, with the reason that HAProxy shows; of a reason only the first line."""
-    return f"{DOWN}#{why.splitlines()[0][:80]}" if why else DOWN
 
 
 def listen(port: int, verdict: Callable[[], str]) -> int | None:
