@@ -59,7 +59,8 @@ SIGNS: Tuple[Tuple[str, str, str], ...] = (
         r"locations|No solution found|there (?:is|are) no versions? of|404 (?:Client|Not Found)|"
         r"HTTP status client error \(404",
         "a package of the lock is not to be had for this host",
-        "see that the index or folder holds every file of the lock for this Python and processor",
+        "see that the index or folder holds every file of the lock for this Python and processor, "
+        "and that it wants no login (that belongs into package-index.netrc, see docs/inventory.md)",
     ),
     (
         r"No module named (?:venv|ensurepip)|ensurepip is not available|python3-venv",

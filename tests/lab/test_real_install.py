@@ -45,7 +45,7 @@ def wishes(runtime: str) -> dict[str, object]:
         "context": 1024,
         "concurrency": 4,
         "port": 8100,
-        "start_s": 300,
+        "start_s": 200,
     }
     return {"replace": True, "services": {"chat": wish}}
 
@@ -53,7 +53,6 @@ def wishes(runtime: str) -> dict[str, object]:
 def install(lab: Lab, uplink: Uplink, runtime: str) -> Run:
     started, before = time.monotonic(), received(uplink)
     run = serve(lab, "--limit", HOST, "--data", f"https_proxy={uplink.url}", **wishes(runtime))
-    print(run.said[-6000:], file=sys.stderr)
     seconds = time.monotonic() - started
     size = lab.run(HOST, f"sudo du -sm /opt/multigpu/runtimes/{runtime}-*", check=False).stdout
     unit = f"sudo journalctl -q -u 'multigpu-install-{runtime}-*' -o short-unix --no-pager || true"
@@ -62,6 +61,17 @@ def install(lab: Lab, uplink: Uplink, runtime: str) -> Run:
     said = f"{runtime}: serve {seconds:.0f} s, install {took:.0f} s, {size.strip()}"
     print(f"{said}, {(received(uplink) - before) / 2**20:.0f} MiB received", file=sys.stderr)
     return run
+
+
+# vLLM: `ImportError: libcuda.so.1: cannot open shared object file`, that of the driver.
+MISSING = re.compile(r"libcuda\.so|No CUDA|NVML|no accelerator|CUDA driver|GPU", re.IGNORECASE)
+
+
+def outcome(run: Run, operation: str) -> str:
+    """What pyinfra says of one operation; it prints no JSON once its last host has failed."""
+    lines = run.said.partition(f"Starting operation: {operation} ")[2].splitlines()
+    found = (line.partition("]")[2].strip() for line in lines if line.strip().startswith("["))
+    return next((word for word in found if word in ("Success", "No changes")), "failed")
 
 
 def received(uplink: Uplink) -> int:
@@ -85,12 +95,12 @@ def test_a_bare_host_gets_the_engine_and_the_engine_says_that_the_gpu_is_missing
     else:
         lab.run(HOST, "sudo rm -f /usr/local/bin/uv")
     run = install(lab, uplink, runtime)
-    print("\n".join(run.said.splitlines()[-40:]), file=sys.stderr)
-    assert ("Runtime", HOST) in run.changed, run.said
-    assert run.status == 1
-    words = re.search(r"(?i)cuda|nvml|device|driver|gpu", run.said.partition("its last words")[2])
-    assert words, run.said
+    assert outcome(run, "Runtime") == "Success", run.said
+    words = run.said.partition("its last words")[2]
+    print("\n".join(words.splitlines()[-12:]), file=sys.stderr)
+    assert MISSING.search(words), run.said
     writable = "sudo find /opt/multigpu/runtimes ! -type l -perm /222 ! -name runtimes | head"
     assert lab.run(HOST, writable).stdout == ""
     again = serve(lab, "--limit", HOST, "--data", f"https_proxy={uplink.url}", **wishes(runtime))
-    assert {name for name, _ in again.changed} <= {"Processes"}, again.said
+    assert outcome(again, "Runtime") == "No changes", again.said
+    assert uplink.refused == {}
