@@ -78,10 +78,15 @@ class Tool:
 # distribution: build.md names those of Debian and Ubuntu.
 TOOLS: dict[Backend, tuple[Tool, ...]] = {
     Backend.CUDA: (Tool("cuda-toolkit", "cuda-toolkit", "nvcc", None, ("/usr/local/cuda/bin",)),),
+    # Headers lie below /opt/rocm, or /usr where the distribution packages ROCm: CMake looks there.
     Backend.HIP: (
-        Tool("hip-dev rocm-llvm", "hip-devel rocm-llvm", "hipconfig", None, ("/opt/rocm/bin",)),
-        Tool("hipblas-dev", "hipblas-devel", None, "/opt/rocm/include/hipblas/hipblas.h"),
-        Tool("rocblas-dev", "rocblas-devel", None, "/opt/rocm/include/rocblas/rocblas.h"),
+        Tool(
+            "hip-dev rocm-llvm hipblas-dev rocblas-dev",
+            "hip-devel rocm-llvm hipblas-devel rocblas-devel",
+            "hipconfig",
+            None,
+            ("/opt/rocm/bin",),
+        ),
     ),
     Backend.VULKAN: (
         Tool("glslc", "glslc", "glslc"),

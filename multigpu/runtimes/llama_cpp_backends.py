@@ -22,11 +22,11 @@ LISTED = "`llama-server --list-devices` on the host prints them"
 
 def objections(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
     """What the backend of these cards cannot do."""
+    if wish.backend is None and wish.devices is None and not rocm.of(candidate, host):
+        return
     gpus = [host.gpu(index) for index in candidate.gpus]
     backend = choose(gpus, wish, host.rocm)
     yield from _one_build(wish)
-    if backend is Backend.CUDA and all(gpu.vendor is Vendor.NVIDIA for gpu in gpus):
-        return
     yield from _cards(backend, gpus, wish)
     if backend is Backend.HIP:
         yield from rocm.llama_cpp([g for g in gpus if g.vendor is Vendor.AMD], host, wish)

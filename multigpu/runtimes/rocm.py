@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from multigpu.backend import HIP_MINIMUM, HIP_TARGETS, OVERRIDE, served_by_hip, version
 from multigpu.hardware import Gpu, Host, Vendor
 from multigpu.labels import cards
+from multigpu.memo import memo
 from multigpu.plan import Candidate, ModelSpec, Reason, Wish
 
 # docs/getting_started/installation/gpu.rocm.inc.md ("requirements"): the cards vLLM names, and the
@@ -52,6 +53,12 @@ OWN_ALL_REDUCE = ("gfx94", "gfx95")
 
 def of(candidate: Candidate, host: Host) -> tuple[Gpu, ...]:
     """The AMD cards of a candidate."""
+    # Asked for every candidate of a host, and most have none.
+    known = memo(host)
+    if "amd" not in known:
+        known["amd"] = any(gpu.vendor is Vendor.AMD for gpu in host.gpus)
+    if not known["amd"]:
+        return ()
     gpus = (host.gpu(index) for index in candidate.gpus)
     return tuple(gpu for gpu in gpus if gpu.vendor is Vendor.AMD)
 
