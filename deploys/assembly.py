@@ -6,8 +6,9 @@ from typing import NamedTuple
 from pyinfra import host
 
 from deploys.common import TEMPLATES, directory, load_model, machine_name, plan_file, services
-from multigpu import credentials, fetching
+from multigpu import credentials, devices_unit, fetching
 from multigpu.decide import decide
+from multigpu.devices_unit import DevicesUnit
 from multigpu.fetching import Fetch
 from multigpu.generation import Deployment
 from multigpu.hardware import Host
@@ -63,6 +64,12 @@ def packages() -> Source:
     return read_source({key: host.data.get(key) for key in keys})
 
 
+def own_locks() -> Path | None:
+    """`requirements_directory`: locks of the operator's own. Raises MultigpuError."""
+    named = host.data.get("requirements_directory") is not None
+    return directory("requirements_directory", "") if named else None
+
+
 def program() -> Upload:
     """The archive of host programs."""
     return archive.host_program()
@@ -73,8 +80,15 @@ def deployments(machine: Host, plans: tuple[Plan, ...]) -> tuple[Deployment, ...
     return tuple(_deployment(machine, plan) for plan in plans)
 
 
+def devices(machine: Host, plans: tuple[Plan, ...]) -> DevicesUnit:
+    """The unit that looks for the cards of all services."""
+    return devices_unit.render(
+        machine, plans, host_program=program().path, templates=texts.templates(TEMPLATES)
+    )
+
+
 def _deployment(machine: Host, plan: Plan) -> Deployment:
-    installed = recipe(machine, plan, TEMPLATES, packages())
+    installed = recipe(machine, plan, TEMPLATES, packages(), own_locks())
     model_path, files = uploads.model(plan.model, base=Path())
     brought = fetch(plan)
     rendered = tuple(

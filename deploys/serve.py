@@ -4,12 +4,16 @@
 
 Applies plans/<host>.yaml, planning first where there is none or where the wish changed. Where the
 inventory sets `rehearsal_directory`, files are written there and no host is touched.
+
+    --data switch_runtime=chat    lets chat go over to another runtime in its first week of use
 """
+
+from time import time
 
 from pyinfra import host
 
 from deploys import secrets_of
-from deploys.assembly import decided, deployments, packages, program
+from deploys.assembly import decided, deployments, devices, packages, program
 from deploys.common import (
     QUICK_S,
     SLOW_S,
@@ -17,13 +21,14 @@ from deploys.common import (
     guarded,
     plan_file,
     privilege,
+    refuse_switch,
     refuse_unchangeable,
     refuse_uninstallable,
     rehearsal_directory,
     say,
     verify_s,
 )
-from multigpu import generation
+from multigpu import generation, switching
 from multigpu.credentials import unwanted
 from multigpu.explain import headline, short
 from multigpu.generation import Deployment, runtime_missing
@@ -31,6 +36,7 @@ from multigpu.hardware import Host
 from multigpu.install import Upload
 from multigpu.store import rehearsal
 from operations.credentials import credentials, forget
+from operations.in_use import runtimes_in_use
 from operations.layout import layout
 from operations.models import models
 from operations.prune import prune
@@ -56,10 +62,12 @@ def serve() -> None:
             host.log(f"{headline(plan)}, as in {plan_file()}")
     wanted = deployments(machine, plans)
     units = tuple(unit for deployment in wanted for unit in deployment.units)
+    others = (devices(machine, plans),)
     if directory is not None:
-        rehearsal.write(directory, units)
+        rehearsal.write(directory, (*others, *units))
         return
     refuse_unchangeable(machine)
+    refuse_switch(machine, plans)
     refuse_uninstallable(machine, wanted)
     root = privilege()
     quick, slow = {**root, "_timeout": QUICK_S}, {**root, "_timeout": SLOW_S}
@@ -78,10 +86,14 @@ def serve() -> None:
     build_wheels(name="Wheels to build", machine=machine, recipes=recipes, by=by, **slow)
     fetch_wheels(name="Built wheels", machine=machine, recipes=recipes, **slow)
     runtimes(name="Runtime", machine=machine, recipes=recipes, by=by, **slow)
-    install_text(name="Unit and environment files", machine=machine, units=units, **quick)
+    install_text(
+        name="Unit and environment files", machine=machine, units=(*others, *units), **quick
+    )
     patience = QUICK_S + max((plan.wish.start_s for plan in plans), default=0)
     after = generation.renewed(machine, (secret.path for secret in renewed))
-    converge(name="Processes", machine=after, units=units, _timeout=patience, **root)
+    converge(name="Processes", machine=after, units=units, others=others, _timeout=patience, **root)
+    in_use, gone = switching.records(machine, plans, time()), switching.unwanted(machine, names)
+    runtimes_in_use(name="Runtimes in use", records=in_use, unwanted=gone, **quick)
     left = unwanted(machine, kept)
     forget(name="Credentials no longer wanted", paths=left, **quick)
     verify(

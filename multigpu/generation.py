@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Protocol
 
 from multigpu.fetching import Fetch
 from multigpu.hardware import Host, ManagedFile, UnitState
@@ -31,6 +32,18 @@ INSTALLATION = "multigpu-install-"
 """How the names of the transient units begin that install a runtime."""
 DIRECTORIES = {PREFIX: OWNER, CONFIG_DIRECTORY: OWNER, HOME: OWNER, MODELS: f"{USER}:{USER}"}
 """Directories that must be there, with their owners; the owner of MODELS shows the account."""
+
+
+class Unit(Protocol):
+    """A unit of ours as text: of a process, or one that processes need."""
+
+    @property
+    def name(self) -> str:
+        """The unit's name."""
+
+    @property
+    def files(self) -> tuple[TextFile, ...]:
+        """The unit file, and what it reads."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,7 @@ def runtime_missing(machine: Host, recipe: Recipe) -> bool:
     return recipe.stamp is not None and machine.file(recipe.stamp) is None
 
 
-def files_to_install(machine: Host, units: Iterable[RenderedUnit]) -> tuple[TextFile, ...]:
+def files_to_install(machine: Host, units: Iterable[Unit]) -> tuple[TextFile, ...]:
     """Files of ours that are missing or differ in content, mode or owner."""
     return tuple(file for unit in units for file in unit.files if not _same(machine, file))
 
@@ -196,7 +209,7 @@ def needs_enable(machine: Host, unit: RenderedUnit) -> bool:
     return state is None or state.unit_file_state != "enabled"
 
 
-def needs_reload(machine: Host, units: Iterable[RenderedUnit]) -> bool:
+def needs_reload(machine: Host, units: Iterable[Unit]) -> bool:
     """True when systemd has not read a unit file that is on disk as it should be.
 
     A unit file that is about to be installed is read by that step.
@@ -209,7 +222,7 @@ def needs_reload(machine: Host, units: Iterable[RenderedUnit]) -> bool:
     )
 
 
-def obsolete_units(machine: Host, units: Iterable[RenderedUnit]) -> tuple[str, ...]:
+def obsolete_units(machine: Host, units: Iterable[Unit]) -> tuple[str, ...]:
     """Units of ours on the host that no planned service has any more.
 
     Ours is what begins with our mark or runs a process with a revision: a unit that an operator

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from multigpu import credentials, sandbox
+from multigpu.listening import DRAIN_S, beside, wanted
 from multigpu.plan import Credential, Plan, Service, Setting, Wish
 from multigpu.unit_text import digest, environment
 
@@ -112,6 +113,7 @@ def render(
     values = {
         "plan_file": f"plans/{plan.host}.yaml",
         "service": service,
+        "wish": plan.wish.name,
         "summary": summary(plan),
         "user": account(plan.wish.name),
         "group": USER,
@@ -119,9 +121,9 @@ def render(
         "multi_process": plan.chosen.runtime not in sandbox.ONE_PROCESS,
         "environment_file": environment_file,
         "state": f"multigpu/{plan.wish.name}",
-        "argv": supervised(service, host_program, plan.wish),
+        "argv": supervised(service, host_program, plan),
         "start_s": plan.wish.start_s,
-        "stop_s": STOP_S,
+        "stop_s": STOP_S + (DRAIN_S if wanted(plan) else 0),
         "settings": settings,
         "sandbox": sandbox.of_engine(plan, service, settings),
     }
@@ -140,7 +142,7 @@ def render(
         plan.wish.start_s,
         plan.wish.bind,
         plan.wish.name,
-        supervised(service, host_program, plan.wish),
+        supervised(service, host_program, plan),
         tuple(credential_paths(plan.wish, service).values()),
     )
 
@@ -150,15 +152,24 @@ def credential_paths(wish: Wish, service: Service) -> dict[str, str]:
     return {c.name: credentials.path(wish.name, c.name) for c in service.credentials}
 
 
-def supervised(service: Service, host_program: str, wish: Wish) -> tuple[str, ...]:
-    """The engine's command line under the supervisor that gives it a readiness gate."""
+def supervised(service: Service, host_program: str, plan: Plan) -> tuple[str, ...]:
+    """The engine's command line under the supervisor that gives it a readiness gate.
+
+    Behind an endpoint it also tells HAProxy its verdict, and lets requests end before a stop.
+    """
+    wish = plan.wish
     health = local_url(wish.bind, service.port) + service.health_path
     gate = ("--health", health, "--start-s", str(wish.start_s), "--exclusive")
     return (
         *("/usr/bin/python3", host_program, "supervise", *gate),
+        *(_balanced(service) if wanted(plan) else ()),
         *(word for c in service.credentials for word in _handed(c)),
         *("--", *service.argv),
     )
+
+
+def _balanced(service: Service) -> tuple[str, ...]:
+    return ("--verdict-port", str(beside(service.port)), "--drain-s", str(DRAIN_S))
 
 
 def _handed(credential: Credential) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from collections.abc import Generator
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from multigpu import generation
+from multigpu import generation, switching
 from multigpu.credentials import DIRECTORY
 from multigpu.fetching import UNIT
+from multigpu.devices_unit import READY
 from multigpu.hardware import Host
 from multigpu.units import USER
 from operations.common import STAGING
@@ -30,13 +31,14 @@ def remove(*, machine: Host, purge: bool = False) -> Generator[StringCommand, No
     for name in names:
         yield remove_unit(name)
     left = [file.path for file in machine.files if file.path.startswith(f"{DIRECTORY}/")]
+    left += switching.unwanted(machine, ())
     if left:
         yield StringCommand("rm", "-f", *(QuoteString(path) for path in left))
     there = [path.path for path in machine.paths if path.path in generation.DIRECTORIES]
     if purge and there:
         ours = (f"{generation.INSTALLATION}*", f"{UNIT}*")
         yield StringCommand("systemctl", "stop", *(QuoteString(each) for each in ours))
-        rest = StringCommand(generation.CACHE, f"{STAGING}*")
+        rest = StringCommand(generation.CACHE, READY, f"{STAGING}*")
         yield StringCommand("rm", "-rf", *(QuoteString(path) for path in there), rest)
         yield StringCommand("sh", "-c", QuoteString(_ACCOUNTS))
     if not names and not left and not (purge and there):

@@ -61,7 +61,7 @@ finally:
 
 @operation()
 def install_text(
-    *, machine: Host, units: tuple[RenderedUnit, ...]
+    *, machine: Host, units: tuple[generation.Unit, ...]
 ) -> Generator[StringCommand | FileUploadCommand, None, None]:
     """Install several files as one step: staged, verified, swapped; nothing when all are equal."""
     files = generation.files_to_install(machine, units)
@@ -103,11 +103,15 @@ while :; do
     [ "$state" = active ] && [ "$status" = serving ] && exit 0
     if [ "$state" = failed ] || [ "$restarts" -ge 2 ]; then break; fi
   fi
+  # Where its cards are not there (AssertPathExists=) nothing is started.
+  [ "$(show AssertResult)" = no ] && [ -z "$(show Job | grep -v '^0$')" ] && break
   [ "$waited" -gt "$limit" ] && break
   sleep 0.5; waited=$((waited + 1))
   [ $((waited % 40)) -eq 0 ] && echo "$unit: $status ($((waited / 2)) s)"
 done
 echo "multigpu: $unit did not become ready: $state, $status; its last words:" >&2
+devices=$([ "$(show AssertResult)" = no ] && echo multigpu-devices)
+[ -z "$devices" ] || journalctl -q -u "$devices" _TRANSPORT=stdout -n 5 -o cat --no-pager >&2
 journalctl -q -u "$unit" _TRANSPORT=stdout -n 20 -o cat --no-pager >&2
 exit 1
 """
@@ -117,21 +121,26 @@ PATIENCE_S = 10
 
 @operation()
 def converge(
-    *, machine: Host, units: tuple[RenderedUnit, ...]
+    *, machine: Host, units: tuple[RenderedUnit, ...], others: tuple[generation.Unit, ...] = ()
 ) -> Generator[StringCommand, None, None]:
-    """Enabled, loaded as on disk, and running the rendered revision; obsolete units are removed."""
+    """Enabled, loaded as on disk, and running the rendered revision; obsolete units are removed.
+
+    `others` are units of ours that no process of a service runs in: they stay.
+    """
     changed = False
-    for command in _commands(machine, units):
+    for command in _commands(machine, units, others):
         changed = True
         yield command
     if not changed:
         host.noop("the running processes carry the rendered revision")
 
 
-def _commands(machine: Host, units: tuple[RenderedUnit, ...]) -> Iterator[StringCommand]:
-    for name in generation.obsolete_units(machine, units):
+def _commands(
+    machine: Host, units: tuple[RenderedUnit, ...], others: tuple[generation.Unit, ...]
+) -> Iterator[StringCommand]:
+    for name in generation.obsolete_units(machine, (*units, *others)):
         yield remove_unit(name)
-    if generation.needs_reload(machine, units):
+    if generation.needs_reload(machine, (*units, *others)):
         yield StringCommand("systemctl", "daemon-reload")
     for unit in units:
         if generation.needs_enable(machine, unit):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from multigpu.host import fetch, install, observe, supervisor
+from multigpu.host import devices, fetch, install, observe, supervisor
 
 COMMANDS = {
     "supervise": supervisor.main,
     "observe": observe.main,
     "fetch": fetch.main,
     "install": install.main,
+    "devices": devices.main,
 }
 
 

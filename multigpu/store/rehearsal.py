@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from multigpu.generation import Unit
 from multigpu.store import texts
-from multigpu.units import RenderedUnit
 
 
-def write(directory: Path, units: Iterable[RenderedUnit]) -> tuple[Path, ...]:
+def write(directory: Path, units: Iterable[Unit]) -> tuple[Path, ...]:
     """Write every file of the units below `directory`, as on the host. Returns the paths.
 
     Files of an earlier rehearsal that no unit has any more are removed.
