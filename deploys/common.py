@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from socket import IPPROTO_TCP, TCP_NODELAY
+from time import time
 from typing import Any
 
 from gevent import GreenletExit
@@ -16,14 +17,15 @@ from pyinfra.api.exceptions import PyinfraError
 
 from facts.machine import TIMEOUT_S, Machine, Unreadable
 from facts.model import ModelFiles
+from multigpu import credentials, switching
 from multigpu.errors import MultigpuError, NoPlan
 from multigpu.explain import explain_refusal
 from multigpu.generation import DIRECTORIES, Deployment, cannot_change, homes, runtime_missing
 from multigpu.hardware import Host
 from multigpu.install.preflight import preflight, refusal
 from multigpu.observation import SECONDS
-from multigpu.plan import ModelSpec, Source, Wish
-from multigpu.store import models, texts
+from multigpu.plan import ModelSpec, Plan, Source, Wish
+from multigpu.store import models, secret_files
 from multigpu.wish import SERVICE_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -184,6 +186,17 @@ def refuse_unchangeable(machine: Host) -> None:
         raise MultigpuError(reason)
 
 
+def refuse_switch(machine: Host, plans: Iterable[Plan]) -> None:
+    """Raises MultigpuError when a service would change its runtime in its first week of use.
+
+    `--data switch_runtime=chat` (or chat,rag) allows it for this run.
+    """
+    allowed = str(host.data.get("switch_runtime", "")).split(",")
+    reason = switching.refusal(machine, plans, time(), allowed)
+    if reason is not None:
+        raise MultigpuError(reason)
+
+
 def refuse_uninstallable(machine: Host, wanted: Iterable[Deployment]) -> None:
     """Raises MultigpuError when a runtime that is not there cannot be installed on this host."""
     for recipe in dict.fromkeys(deployment.recipe for deployment in wanted):
@@ -207,6 +220,5 @@ def load_model(wish: Wish) -> ModelSpec:
 
 def hub_token(wish: Wish) -> str | None:
     """The hub's token of this service, for reading what planning needs. Raises MultigpuError."""
-    if wish.hf_token_file is None:
-        return None
-    return texts.read(Path(wish.hf_token_file)).strip() or None
+    found = [each for each in credentials.wanted(wish) if each.source_path == wish.hf_token_file]
+    return secret_files.load(found[0]).content.decode().strip() if found else None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from multigpu import planfile
+from multigpu import listening, planfile
 from multigpu.errors import MultigpuError
 from multigpu.hardware import Host
 from multigpu.plan import ModelSpec, Plan, Wish
@@ -48,6 +48,8 @@ def decide(
         kept = stored.get(wish.name)
         if kept is None or not same_wish(kept.wish, wish):
             kept = plan(machine, load_model(wish), wish, measured=measured)
+        elif kept.wish.switch_runtime != wish.switch_runtime:
+            kept = replace(kept, wish=replace(kept.wish, switch_runtime=wish.switch_runtime))
         check_cards(machine, kept, path)
         plans.append(kept)
     check_names(plans)
@@ -76,11 +78,11 @@ def pinned(
 
 
 def same_wish(old: Wish, new: Wish) -> bool:
-    """Equal but for the Mapping types that a file gives back."""
+    """Equal but for the Mapping types that a file gives back, and for what no plan follows from."""
     return (dict(old.flags), dict(old.env)) == (dict(new.flags), dict(new.env)) and all(
         getattr(old, name) == getattr(new, name)
         for name in old.__dataclass_fields__
-        if name not in ("flags", "env")
+        if name not in ("flags", "env", "switch_runtime")
     )
 
 
@@ -122,11 +124,13 @@ def check_ports(plans: Iterable[Plan]) -> None:
     cards: dict[int, str] = {}
     for each in plans:
         name = each.wish.name
-        for port in range(each.wish.port, each.wish.port + each.chosen.replicas):
-            if ports.setdefault(port, name) != name:
+        for port in listening.ports(each):
+            if port in ports:
+                other = "itself" if ports[port] == name else ports[port]
                 raise MultigpuError(
-                    f"{each.host}: {ports[port]} and {name} both use port {port}: set another port"
+                    f"{each.host}: {name} and {other} both use port {port}: set another port"
                 )
+            ports[port] = name
         for card in each.chosen.gpus:
             if cards.setdefault(card, name) != name:
                 raise MultigpuError(

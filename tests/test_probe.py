@@ -185,6 +185,7 @@ def test_files_of_ours_show_a_hash_and_only_stamps_and_units_show_text(
             "/etc/systemd/system/multigpu-chat.service": "# Rendered by us\n[Unit]\n",
             "/etc/systemd/system/other.service": "[Unit]\n",
             "/etc/multigpu/chat.env": "A=1\n",
+            "/etc/multigpu/chat.runtime.json": '{"runtime": "vllm", "since": 1}',
             "/etc/multigpu/credentials/chat": "sk-very-secret",
             "/opt/multigpu/host/supervisor.py": "pass\n",
             "/opt/multigpu/runtimes/vllm-0.33.0/installed": "vllm 0.33.0\n",
@@ -197,6 +198,7 @@ def test_files_of_ours_show_a_hash_and_only_stamps_and_units_show_text(
     assert host.uid == os.geteuid()
     assert [file.path for file in host.files] == [
         "/etc/multigpu/chat.env",
+        "/etc/multigpu/chat.runtime.json",
         "/etc/multigpu/credentials/chat",
         "/etc/systemd/system/multigpu-chat.service",
         "/opt/multigpu/host/supervisor.py",
@@ -208,6 +210,8 @@ def test_files_of_ours_show_a_hash_and_only_stamps_and_units_show_text(
     assert told == (None, None, None), "a hash would let guesses be tried"
     assert hashlib.sha256(b"sk-very-secret").hexdigest() not in text
     assert stamp and stamp.content == "vllm 0.33.0"
+    use = host.file("/etc/multigpu/chat.runtime.json")
+    assert use and use.content == '{"runtime": "vllm", "since": 1}'
     unit = host.file("/etc/systemd/system/multigpu-chat.service")
     assert unit and unit.content == "# Rendered by us"
     assert stamp.modified_at and abs(stamp.modified_at - time.time()) < 60

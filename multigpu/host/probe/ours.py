@@ -23,12 +23,15 @@ MANAGED = (
 SECRETS = "/etc/multigpu/credentials/*"
 FIRST_LINE = 200
 STAMPS = "/opt/multigpu/runtimes/*/installed"
+RUNTIMES_IN_USE = "/etc/multigpu/*.runtime.json"
 
 LARGEST_HASHED_BYTES = 16 << 20
 
 
 def read_managed(root: str) -> List[Dict[str, Any]]:
-    """Files of ours by content hash; of stamps the content, of units the line they begin with."""
+    """Files of ours by content hash; of stamps and records of runtimes in use the content, of
+    units the line they begin with.
+    """
     patterns = [under(root, pattern) for pattern in (*MANAGED, STAMPS)]
     found = {path for pattern in patterns for path in glob.glob(pattern, recursive=True)}
     return [managed_file(root, path) for path in sorted(found) if os.path.isfile(path)]
@@ -43,7 +46,7 @@ def managed_file(root: str, path: str) -> Dict[str, Any]:
     if fnmatch.fnmatch(place, SECRETS):
         return {"path": place, "sha256": None, **path_state(path), "size": None}
     file: Dict[str, Any] = {"path": place, "sha256": sha256_of(path), **path_state(path)}
-    if fnmatch.fnmatch(place, STAMPS):
+    if fnmatch.fnmatch(place, STAMPS) or fnmatch.fnmatch(place, RUNTIMES_IN_USE):
         file["content"] = read_text(path)
     elif fnmatch.fnmatch(place, UNIT_FILES):
         file["content"] = (read_text(path) or "").partition("\n")[0][:FIRST_LINE]
