@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pyinfra import host
 
 from deploys.common import TEMPLATES, directory, load_model, machine_name, plan_file, services
-from multigpu import credentials, devices_unit, fetching
+from multigpu import credentials, devices_unit, endpoint, fetching, listening
 from multigpu.decide import decide
 from multigpu.devices_unit import DevicesUnit
 from multigpu.fetching import Fetch
@@ -91,17 +91,20 @@ def _deployment(machine: Host, plan: Plan) -> Deployment:
     installed = recipe(machine, plan, TEMPLATES, packages(), own_locks())
     model_path, files = uploads.model(plan.model, base=Path())
     brought = fetch(plan)
+    engines = listening.behind(plan)
+    services = runtime(plan.chosen.runtime).render(engines, installed.executable, model_path)
     rendered = tuple(
         render(
-            plan,
+            engines,
             service,
             host_program=program().path,
             extra=(*installed.environment, *fetching.offline(plan.model)),
             templates=texts.templates(TEMPLATES),
         )
-        for service in runtime(plan.chosen.runtime).render(plan, installed.executable, model_path)
+        for service in services
     )
-    return Deployment(plan, installed, files, rendered, brought)
+    before = endpoint.render(plan, services, templates=texts.templates(TEMPLATES))
+    return Deployment(plan, installed, files, rendered, brought, before)
 
 
 def fetch(plan: Plan) -> Fetch | None:

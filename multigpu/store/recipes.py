@@ -20,17 +20,23 @@ VERSION = re.compile(r"\d[\w.+!]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Files:
-    """Reads locks, the identity of wheels, and the cache of built wheels."""
+    """Reads locks, the identity of wheels, and the cache of built wheels.
+
+    `own` is a folder of the operator's locks, which come before those of the templates.
+    """
 
     templates: Path
+    own: Path | None = None
 
     def requirements(self, name: str) -> str:
         """The text of a hashed lock."""
-        return texts.requirements(self.templates, name)
+        mine = None if self.own is None else texts.read_if_there(self.own / f"{name}.txt")
+        return texts.requirements(self.templates, name) if mine is None else mine
 
     def versions(self, name: str) -> tuple[str, ...]:
         """Versions of a runtime that have a lock, oldest first."""
-        found = (path.stem for path in (self.templates / "requirements").glob(f"{name}-*.txt"))
+        folders = (self.templates / "requirements", *((self.own,) if self.own else ()))
+        found = {path.stem for folder in folders for path in folder.glob(f"{name}-*.txt")}
         known = (stem.removeprefix(f"{name}-") for stem in found)
         return tuple(sorted(filter(VERSION.fullmatch, known), key=_order))
 
@@ -59,13 +65,19 @@ def built_directory(kind: str) -> Path:
     return cache_directory() / "wheels" / kind
 
 
-def recipe(machine: Host, plan: Plan, templates: Path, packages: Source | None = None) -> Recipe:
+def recipe(
+    machine: Host,
+    plan: Plan,
+    templates: Path,
+    packages: Source | None = None,
+    own: Path | None = None,
+) -> Recipe:
     """How the planned runtime gets onto this machine. Raises MultigpuError when it cannot."""
     if plan.wish.executable is not None:
         return install.already_there(plan.wish.executable)
     gpus = tuple(gpu for gpu in machine.gpus if gpu.index in plan.chosen.gpus)
     used = replace(machine, gpus=gpus)
-    made = runtime(plan.chosen.runtime).recipe(used, plan.wish, Files(templates))
+    made = runtime(plan.chosen.runtime).recipe(used, plan.wish, Files(templates, own))
     if packages is None:
         return made
     there = made.stamp is not None and machine.file(made.stamp) is not None

@@ -109,9 +109,7 @@ class Proxy(SimpleHTTPRequestHandler):
     """CONNECT and absolute GET to the allowed hosts; other paths are files of `directory`."""
 
     hosts: ClassVar[frozenset[str]] = frozenset()
-    passed: ClassVar[Counter[str]] = Counter()
-    refused: ClassVar[Counter[str]] = Counter()
-    received: ClassVar[Counter[str]] = Counter()
+    uplink: ClassVar[Uplink]
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: counters say enough."""
@@ -123,12 +121,12 @@ class Proxy(SimpleHTTPRequestHandler):
         with socket.create_connection((host, int(port)), timeout=60) as upstream:
             self.send_response(200, "Connection established")
             self.end_headers()
-            self.received[host] += relay(self.connection, upstream)
+            self.uplink.received[host] += relay(self.connection, upstream)
         self.close_connection = True
 
     def do_GET(self) -> None:
         if not self.path.startswith("http://"):
-            super().do_GET()
+            self.own_file()
             return
         parts = urlsplit(self.path)
         host = parts.hostname or ""
@@ -139,14 +137,27 @@ class Proxy(SimpleHTTPRequestHandler):
             kept = ((n, v) for n, v in self.headers.items() if n.lower() not in HOP_BY_HOP)
             lines = [f"GET {path} HTTP/1.1", *(f"{n}: {v}" for n, v in kept), "Connection: close"]
             upstream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-            self.received[host] += relay(self.connection, upstream)
+            self.uplink.received[host] += relay(self.connection, upstream)
+        self.close_connection = True
+
+    def own_file(self) -> None:
+        """A file or a listing of the directory; a file only half when the uplink says so."""
+        path = Path(self.translate_path(self.path))
+        if not (self.uplink.cut and path.is_file()):
+            super().do_GET()
+            return
+        content = path.read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
         self.close_connection = True
 
     def may(self, host: str) -> bool:
         if host in self.hosts:
-            self.passed[host] += 1
+            self.uplink.passed[host] += 1
             return True
-        self.refused[host] += 1
+        self.uplink.refused[host] += 1
         self.send_error(403, "only package registries are reached from here")
         return False
 
@@ -171,7 +182,7 @@ def relay(client: socket.socket, upstream: socket.socket) -> int:
 
 class Uplink:
     """The proxy while the context lasts. `passed` and `refused` count connections by host,
-    `received` bytes."""
+    `received` bytes. With `cut`, files of the directory break off half-way."""
 
     def __init__(self, settings: Settings, directory: Path | None = None, port: int = PORT) -> None:
         self.settings, self.port = settings, port
@@ -179,6 +190,7 @@ class Uplink:
         self.passed: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.received: Counter[str] = Counter()
+        self.cut = False
 
     @property
     def url(self) -> str:
@@ -186,8 +198,7 @@ class Uplink:
         return f"http://{network.CONTROLLER}:{self.port}"
 
     def __enter__(self) -> Uplink:
-        counters = {"passed": self.passed, "refused": self.refused, "received": self.received}
-        handler = type("LabProxy", (Proxy,), {"hosts": allowed(), **counters})
+        handler = type("LabProxy", (Proxy,), {"hosts": allowed(), "uplink": self})
         directory = str(self.directory)
 
         def made(*arguments: Any) -> BaseHTTPRequestHandler:
