@@ -104,14 +104,13 @@ def check_formats(reference: str, names: Iterable[str]) -> None:
         )
 
 
-# `auto_map` says which file of the repository defines a class. These model types are defined by
-# the engines themselves, so that the repository's file is not needed: vLLM 0.33's own
-# configurations (vllm/transformers_utils/config.py) and those of Transformers 5
-# (models/auto/configuration_auto.py); with a class of its own Transformers loads that one unless
-# trust_remote_code is set (dynamic_module_utils.resolve_trust_remote_code).
+# `auto_map` says which file of the repository defines a class. Transformers 5 has its own classes
+# for these model types (CONFIG_MAPPING_NAMES of its models/auto/auto_mappings.py), and takes them
+# unless trust_remote_code is set (dynamic_module_utils.resolve_trust_remote_code).
 KNOWN_TO_ENGINES = {
-    *("deepseek_v2", "deepseek_v3", "deepseek_v32", "minimax_m2", "nemotron_h", "phi3", "qwen2"),
-    *("qwen3", "llama", "mistral", "mixtral", "falcon", "glm4", "glm4_moe", "olmo2", "exaone4"),
+    *("deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "exaone4", "falcon", "glm4"),
+    *("glm4_moe", "glm_moe_dsa", "llama", "mimo_v2_flash", "minicpm3", "minimax_m2", "mistral"),
+    *("mixtral", "nemotron_h", "olmo2", "phi3", "qwen2", "qwen3", "qwen3_moe", "step3p5"),
 }
 
 

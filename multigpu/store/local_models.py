@@ -27,7 +27,8 @@ def load(reference: str) -> ModelSpec:
     """The model of a path of this machine or of a hub id. Raises ModelError."""
     path = Path(reference).expanduser()
     if "\0" in reference or not path.exists():
-        if reference.startswith(("/", "~", "./", "../")) or reference.endswith((".json", ".gguf")):
+        here = reference.startswith(("/", "~", "./", "../")) or reference.endswith(".json")
+        if here or (reference.endswith(".gguf") and reference.count("/") < 2):
             raise ModelError(f"{reference}: no such file or folder on this machine")
         return _elsewhere(reference)
     if path.is_file() and path.suffix == ".json" and path.name != CONFIG:
