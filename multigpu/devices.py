@@ -3,10 +3,12 @@
 Nothing here was run on an AMD card. Sources: Linux' amdkfd driver (character device `kfd`) and DRM
 (`drm`, major 226) as systemd.resource-control(5) names groups of /proc/devices; ROCm's
 "Prerequisites" (members of `render` and `video` may use the GPUs; systemd's
-50-udev-default.rules gives /dev/kfd and /dev/dri/renderD* to `render`).
+50-udev-default.rules gives /dev/kfd and /dev/dri/renderD* to `render`, 60-drm.rules the links).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from multigpu.backend import Backend, of_devices
 from multigpu.plan import Plan
@@ -16,7 +18,7 @@ CUDA_DEVICES = (
     *("char-nvidia", "char-nvidia-frontend", "char-nvidiactl"),
     *("char-nvidia-uvm", "char-nvidia-caps"),
 )
-# The render node of one card is not allowed alone: amdkfd hides the others then, and HIP would
+# HIP is not given the render node of one card alone: amdkfd hides the others then, and HIP would
 # number what is left from 0 again.
 HIP_DEVICES = ("char-kfd", "char-drm")
 # NVIDIA's Vulkan driver opens its control devices and the mode setting one (the `graphics` set of
@@ -37,8 +39,15 @@ NODES: dict[Backend, tuple[str, ...]] = {
 }
 
 
-def device_allow(plan: Plan) -> tuple[str, ...]:
-    """Words of DeviceAllow= for the processes of a plan, none where their devices are remote."""
+def device_allow(plan: Plan, gpus: Iterable[int]) -> tuple[str, ...]:
+    """Words of DeviceAllow= for one process of a plan, none where its devices are remote.
+
+    `gpus` are the NVML indices that it uses. A link by PCI address is followed when the unit
+    starts, so it holds after cards were numbered anew at a boot.
+    """
+    if plan.gpu_addresses:
+        address = dict(zip(plan.chosen.gpus, plan.gpu_addresses, strict=True))
+        return tuple(f"/dev/dri/by-path/pci-{address[index]}-render" for index in gpus)
     return _each(plan, ALLOWED)
 
 

@@ -28,6 +28,21 @@ def used_backend(host: Host, chosen: Candidate, wish: Wish) -> Backend:
     return Backend.HIP if any(gpu.vendor is Vendor.AMD for gpu in gpus) else Backend.CUDA
 
 
+def own_nodes(host: Host, chosen: Candidate, wish: Wish) -> tuple[str, ...]:
+    """PCI addresses of AMD cards that a process over Vulkan sees alone; none where it sees all.
+
+    Vulkan numbers the cards it can open, in an order of its own, so the unit lets each process open
+    its own render nodes only. NVIDIA's device files cannot be told apart by group, and pinned
+    `devices` are numbers among all cards.
+    """
+    gpus = [host.gpu(index) for index in chosen.gpus]
+    addresses = [gpu.pci_bus_id for gpu in gpus if gpu.vendor is Vendor.AMD and gpu.pci_bus_id]
+    vulkan = used_backend(host, chosen, wish) is Backend.VULKAN
+    if not vulkan or wish.devices is not None or len(addresses) < len(gpus):
+        return ()
+    return tuple(addresses)
+
+
 def _ours(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> Iterator[Setting]:
     if wish.devices is None:
         yield from _devices(host, chosen, used_backend(host, chosen, wish))
@@ -52,7 +67,7 @@ def _partition(model: ModelSpec, chosen: Candidate, layers: tuple[int, ...]) -> 
 
 
 def _devices(host: Host, chosen: Candidate, backend: Backend) -> Iterator[Setting]:
-    """The cards that CUDA or HIP shows to the process. Vulkan shows all: `--device` picks there.
+    """The cards that CUDA or HIP shows to the process; Vulkan shows what it can open.
 
     ROCR_VISIBLE_DEVICES is never set: it would renumber what HIP_VISIBLE_DEVICES counts.
     """

@@ -41,6 +41,7 @@ _ORDER = (
     "gpu_uuids",
     "gpu_names",
     "backend",
+    "gpu_addresses",
     "workload",
     "rejected",
     "wish",

@@ -156,6 +156,8 @@ class Plan:
     `gpu_uuids` and `gpu_names` (`NVIDIA GeForce RTX 3090`; empty where nobody filled them in) align
     with `chosen.gpus`. `pinned` names the wish keys that the operator fixed.
     `backend` is what the processes reach the cards by, whatever the runtime (`hip` is ROCm).
+    `gpu_addresses` are PCI addresses that align with `chosen.gpus`, where a process may open the
+    device files of its own cards only.
     `assumptions` are sentences that the numbers rest on. `justification` compares with one card, on
     hosts with two or more.
     """
@@ -176,6 +178,7 @@ class Plan:
     justification: Justification | None = None
     gpu_names: tuple[str | None, ...] = ()
     backend: Backend = Backend.CUDA
+    gpu_addresses: tuple[str, ...] = ()
 
     def explain(self) -> str:
         """The page of this plan, plain text of at most 80 columns."""

@@ -20,7 +20,7 @@ from multigpu.choice.most_requests import at_most, searched
 from multigpu.choice.pin_costs import pin_costs
 from multigpu.choice.refusal import refusal
 from multigpu.choice.strengths import strengths
-from multigpu.environment import doubtful, settings, used_backend
+from multigpu.environment import doubtful, own_nodes, settings, used_backend
 from multigpu.errors import NoPlan
 from multigpu.groups import slow
 from multigpu.hardware import Host
@@ -89,6 +89,7 @@ def plan(host: Host, model: ModelSpec, wish: Wish, *, measured: Sequence[Measure
         assumptions=tuple(assumptions(chosen, host, model, wish, load)),
         gpu_names=tuple(host.gpu(index).name for index in chosen.gpus),
         backend=used_backend(host, chosen, wish),
+        gpu_addresses=own_nodes(host, chosen, wish),
     )
     return changed(made, justification=justify(made, host, measured))
 

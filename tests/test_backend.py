@@ -178,15 +178,52 @@ def test_a_plan_of_vulkan_says_what_it_costs() -> None:
     assert "vulkan-speed" in {reason.rule for reason in made.warnings}
 
 
-def test_vulkan_over_some_of_the_cards_needs_their_names() -> None:
-    two = host(MI50, MI50, rocm="7.0.2")
-    assert "device-names" in refused(two, gpus=[1], strategy="single")
-    unlike = host(MI50, replace(MI50, memory_mib=16368), rocm="7.0.2")
-    assert "device-names" in refused(unlike, strategy="layer_split")
+def seated(*cards: Gpu) -> Host:
+    """AMD cards in slots 03, 04 .. of a host with ROCm 7, which has left gfx906."""
+    machine = host(*cards, rocm="7.0.2")
+    gpus = [replace(g, pci_bus_id=f"0000:{3 + g.index:02x}:00.0") for g in machine.gpus]
+    return replace(machine, gpus=tuple(gpus))
+
+
+def opened(made: Plan) -> list[tuple[str, ...]]:
+    """DeviceAllow= of each process."""
+    services = llama_cpp.render(made, "/opt/r/bin/llama-server", "/m.gguf")
+    return [devices.device_allow(made, service.gpus) for service in services]
+
+
+def test_a_process_over_vulkan_opens_its_own_cards_which_count_from_zero() -> None:
+    two = seated(MI50, MI50)
+    one = planned(two, gpus=[1], strategy="single")
+    assert device_names(one) == ["Vulkan0"]
+    assert opened(one) == [("/dev/dri/by-path/pci-0000:04:00.0-render",)]
+    copies = planned(two, strategy="replicas")
+    assert device_names(copies) == ["Vulkan0", "Vulkan0"]
+    assert [words[0][-14:] for words in opened(copies)] == ["03:00.0-render", "04:00.0-render"]
+    split = planned(two, strategy="layer_split")
+    assert device_names(split) == ["Vulkan0,Vulkan1"] and len(opened(split)[0]) == 2
     inside = LeftOut("0000:30:00.0", "Raphael", "graphics inside the processor")
-    assert "device-names" in refused(replace(two, left_out=(inside,)), strategy="layer_split")
-    made = planned(two, gpus=[1], strategy="single", devices=["Vulkan1"])
-    assert device_names(made) == ["Vulkan1"]
+    assert planned(replace(two, left_out=(inside,)), strategy="layer_split")
+
+
+def test_unlike_cards_over_vulkan_need_their_names() -> None:
+    unlike = seated(MI50, replace(MI50, memory_mib=16368))
+    assert "device-names" in refused(unlike, strategy="layer_split")
+    made = planned(unlike, strategy="layer_split", devices=["Vulkan1", "Vulkan0"])
+    assert device_names(made) == ["Vulkan1,Vulkan0"]
+    assert "char-drm" in opened(made)[0]
+    assert device_names(planned(unlike, strategy="replicas")) == ["Vulkan0", "Vulkan0"]
+
+
+def test_cards_that_cannot_be_opened_alone_are_named_unless_all_are_used_and_alike() -> None:
+    """NVIDIA's over Vulkan, or cards without an address."""
+    two = host(RTX_3090, RTX_3090)
+    assert "device-names" in refused(two, backend="vulkan", gpus=[1], strategy="single")
+    inside = LeftOut("0000:30:00.0", "Raphael", "graphics inside the processor")
+    odd = replace(two, left_out=(inside,))
+    assert "device-names" in refused(odd, backend="vulkan", strategy="layer_split")
+    made = planned(two, backend="vulkan", strategy="replicas")
+    assert device_names(made) == ["Vulkan0", "Vulkan1"]
+    assert opened(made)[0] == devices.VULKAN_DEVICES
 
 
 def test_cards_of_two_vendors_share_a_process_over_vulkan_only() -> None:
@@ -197,7 +234,7 @@ def test_cards_of_two_vendors_share_a_process_over_vulkan_only() -> None:
     names = ["CUDA0", "ROCm0"]
     assert "backend-mixed" in refused(both, strategy="layer_split", devices=names)
     own = planned(both, strategy="layer_split", devices=names, executable="/opt/own/llama-server")
-    assert devices.device_allow(own) == (*devices.CUDA_DEVICES, *devices.HIP_DEVICES)
+    assert devices.device_allow(own, (0, 1)) == (*devices.CUDA_DEVICES, *devices.HIP_DEVICES)
 
 
 def test_a_backend_of_the_other_vendor_is_refused() -> None:
@@ -245,11 +282,11 @@ def test_a_backend_is_not_wished_of_vllm() -> None:
 def test_a_unit_opens_the_devices_of_its_backend_and_no_other() -> None:
     cuda, hip = planned(host(RTX_3090)), planned(host(XTX, rocm="7.0.2"))
     vulkan = planned(host(MI50, rocm="7.0.2"))
-    assert devices.device_allow(cuda) == devices.CUDA_DEVICES and devices.groups(cuda) == ()
-    assert devices.device_allow(hip) == ("char-kfd", "char-drm")
+    assert devices.device_allow(cuda, (0,)) == devices.CUDA_DEVICES and devices.groups(cuda) == ()
+    assert devices.device_allow(hip, (0,)) == ("char-kfd", "char-drm")
     assert devices.groups(hip) == devices.groups(vulkan) == ("render", "video")
-    assert "char-drm" in devices.device_allow(vulkan)
-    assert "char-kfd" not in devices.device_allow(vulkan)
+    assert "char-drm" in devices.device_allow(vulkan, (0,))
+    assert "char-kfd" not in devices.device_allow(vulkan, (0,))
     assert devices.nodes(hip) == ("/dev/kfd", "/dev/dri")
     remote = planned(
         host(RTX_3090, RTX_3090),
@@ -257,14 +294,14 @@ def test_a_unit_opens_the_devices_of_its_backend_and_no_other() -> None:
         devices=["RPC0", "RPC1"],
         flags={"--rpc": "127.0.0.1:1,127.0.0.1:2"},
     )
-    assert devices.device_allow(remote) == devices.nodes(remote) == ()
+    assert devices.device_allow(remote, (0, 1)) == devices.nodes(remote) == ()
 
 
 def test_vllm_on_amd_cards_opens_those_of_rocm() -> None:
     (asked,) = wishes({"chat": {"model": "org/model", "executable": "/opt/rocm-vllm/bin/vllm"}})
     made = plan(host(R9700, R9700), hf(), asked)
     assert made.backend is Backend.HIP
-    assert devices.device_allow(made) == devices.HIP_DEVICES
+    assert devices.device_allow(made, (0, 1)) == devices.HIP_DEVICES
     for service in runtime("vllm").render(made, "/opt/rocm-vllm/bin/vllm", "org/model"):
         names = {setting.name for setting in service.environment}
         assert "HIP_VISIBLE_DEVICES" in names

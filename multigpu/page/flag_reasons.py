@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import takewhile
 
+from multigpu.backend import Backend
 from multigpu.cautions.caution import TENANT_MIB
 from multigpu.labels import cards, counted
+from multigpu.listening import address, wanted
 from multigpu.plan import Plan, Setting, Strategy
 
 INVENTORY = "set in the inventory"
@@ -131,12 +133,16 @@ def _tensor_split(plan: Plan) -> str:
 def _devices(plan: Plan) -> str:
     if plan.wish.devices is not None:
         return "pinned names of the runtime's own devices, in the planned order"
+    if plan.backend is Backend.VULKAN and len(plan.chosen.gpus) > plan.chosen.replicas:
+        return "these cards are alike, so the order in which Vulkan counts them does not matter"
     if plan.chosen.replicas > 1:
         return "the card that this process sees"
     return f"{cards(plan.chosen.gpus)} as the process numbers them, in the planned order"
 
 
 def _bind(plan: Plan) -> str:
+    if wanted(plan):
+        return "only the endpoint reaches it"
     if plan.wish.bind.startswith("127.") or plan.wish.bind in ("localhost", "::1"):
         return "only this host reaches it: put a proxy in front, or set bind"
     return "the address to listen on, as set in the inventory"
@@ -144,6 +150,8 @@ def _bind(plan: Plan) -> str:
 
 def _port(plan: Plan) -> str:
     n = plan.chosen.replicas
+    if wanted(plan):
+        return f"behind the endpoint at port {address(plan)[1]}"
     return f"the first of {n} ports, one a process" if n > 1 else "the port of this service"
 
 

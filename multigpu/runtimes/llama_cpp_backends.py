@@ -80,10 +80,13 @@ def _vulkan(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
 
 
 def _interchangeable(candidate: Candidate, host: Host) -> bool:
-    """True where any numbering is right: like cards, all of them used, and nothing else there."""
-    everything = len(candidate.gpus) == len(host.gpus) and not host.left_out
-    kinds = {(g.vendor, g.name, g.memory_mib, g.memory_free_mib) for g in host.gpus}
-    return everything and (len(kinds) == 1 or len(host.gpus) == 1)
+    """True where any numbering is right: one card a process, or like ones, and no others seen."""
+    gpus = [host.gpu(index) for index in candidate.gpus]
+    alone = all(gpu.vendor is Vendor.AMD and gpu.pci_bus_id for gpu in gpus)
+    if not alone and (len(gpus) < len(host.gpus) or host.left_out):
+        return False
+    kinds = {(gpu.vendor, gpu.name, gpu.memory_mib, gpu.memory_free_mib) for gpu in gpus}
+    return len(kinds) == 1 or (alone and candidate.replicas == len(gpus))
 
 
 def cautions(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
@@ -99,13 +102,13 @@ def cautions(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
 def names(plan: Plan, replica: int) -> Sequence[str]:
     """Devices of one replica in the order of the planned cards: the pinned ones, else CUDA0.. .
 
-    CUDA and ROCm count the cards that the process sees, so they start at 0 in every replica;
-    Vulkan's process sees them all.
+    They count the cards that the process sees, so they start at 0 in every replica; over Vulkan it
+    sees all unless its unit opens its own only (`environment.own_nodes`).
     """
     size = len(plan.chosen.gpus) // plan.chosen.replicas
     start = replica * size
     if plan.wish.devices is not None:
         return plan.wish.devices[start : start + size]
-    if plan.backend is Backend.VULKAN:
+    if plan.backend is Backend.VULKAN and not plan.gpu_addresses:
         return device_names(plan.backend, start + size)[start:]
     return device_names(plan.backend, size)

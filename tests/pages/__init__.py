@@ -57,6 +57,7 @@ CASES = {
     "refusal": Case("2x3090-x4", "Llama-3.1-70B"),
     "refusal-pins": Case("2x3090-nvlink", "Llama-3.1-70B", {"gpus": [0]}),
     "amd": Case("2x7900xtx", GGUF, {"objective": "throughput"}),
+    "vulkan": Case("2x7900xtx", GGUF, {"backend": "vulkan", "strategy": "layer_split"}),
     "mixed": Case("a6000+3090", "Qwen3-32B-AWQ", {"objective": "context"}),
     "eight-cards": Case(
         "8xH100-nvswitch", "Llama-3.1-70B", {"objective": "throughput", "concurrency": 256}
