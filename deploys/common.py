@@ -15,9 +15,11 @@ from gevent import GreenletExit
 from pyinfra import host, inventory, logger, state
 from pyinfra.api.exceptions import PyinfraError
 
+from facts.endpoint import Endpoints
 from facts.machine import TIMEOUT_S, Machine, Unreadable
 from facts.model import ModelFiles
 from multigpu import credentials, switching
+from multigpu.endpoint_seen import EndpointsSeen
 from multigpu.errors import MultigpuError, NoPlan
 from multigpu.explain import explain_refusal
 from multigpu.generation import DIRECTORIES, Deployment, cannot_change, homes, runtime_missing
@@ -171,6 +173,14 @@ def captured() -> tuple[Host, str] | None:
         raise MultigpuError(
             "the probe printed nothing, needed is its JSON: see what `python3 -V` prints there"
         )
+    return found
+
+
+def endpoints_seen() -> EndpointsSeen:
+    """What runs of endpoints on this host. Raises MultigpuError when it does not say."""
+    found = host.get_fact(Endpoints, _timeout=TIMEOUT_S, **privilege())
+    if found is None:
+        raise MultigpuError("the host did not say what endpoints it has: see that python3 runs")
     return found
 
 

@@ -18,6 +18,7 @@ from deploys.common import (
     QUICK_S,
     SLOW_S,
     captured,
+    endpoints_seen,
     guarded,
     plan_file,
     privilege,
@@ -30,12 +31,15 @@ from deploys.common import (
 )
 from multigpu import generation, switching
 from multigpu.credentials import unwanted
+from multigpu.endpoint_seen import NONE_SEEN
 from multigpu.explain import headline, short
-from multigpu.generation import Deployment, runtime_missing
+from multigpu.generation import Deployment, Unit, runtime_missing
 from multigpu.hardware import Host
 from multigpu.install import Upload
+from multigpu.listening import DRAIN_S
 from multigpu.store import rehearsal
 from operations.credentials import credentials, forget
+from operations.endpoint import endpoints, package
 from operations.in_use import runtimes_in_use
 from operations.layout import layout
 from operations.models import models
@@ -62,7 +66,8 @@ def serve() -> None:
             host.log(f"{headline(plan)}, as in {plan_file()}")
     wanted = deployments(machine, plans)
     units = tuple(unit for deployment in wanted for unit in deployment.units)
-    others = (devices(machine, plans),)
+    before = tuple(d.endpoint for d in wanted if d.endpoint is not None)
+    others: tuple[Unit, ...] = (devices(machine, plans), *before)
     if directory is not None:
         rehearsal.write(directory, (*others, *units))
         return
@@ -86,14 +91,19 @@ def serve() -> None:
     build_wheels(name="Wheels to build", machine=machine, recipes=recipes, by=by, **slow)
     fetch_wheels(name="Built wheels", machine=machine, recipes=recipes, **slow)
     runtimes(name="Runtime", machine=machine, recipes=recipes, by=by, **slow)
+    seen = endpoints_seen() if before else NONE_SEEN
+    if before:
+        package(name="HAProxy", seen=seen, proxy=packages().https_proxy, **slow)
     install_text(
         name="Unit and environment files", machine=machine, units=(*others, *units), **quick
     )
-    patience = QUICK_S + max((plan.wish.start_s for plan in plans), default=0)
+    patience = QUICK_S + DRAIN_S + max((plan.wish.start_s for plan in plans), default=0)
     after = generation.renewed(machine, (secret.path for secret in renewed))
     converge(name="Processes", machine=after, units=units, others=others, _timeout=patience, **root)
     in_use, gone = switching.records(machine, plans, time()), switching.unwanted(machine, names)
     runtimes_in_use(name="Runtimes in use", records=in_use, unwanted=gone, **quick)
+    if before:
+        endpoints(name="Endpoints", machine=after, seen=seen, wanted=before, **quick)
     left = unwanted(machine, kept)
     forget(name="Credentials no longer wanted", paths=left, **quick)
     verify(

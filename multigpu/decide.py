@@ -126,9 +126,9 @@ def check_ports(plans: Iterable[Plan]) -> None:
         name = each.wish.name
         for port in listening.ports(each):
             if port in ports:
-                other = "itself" if ports[port] == name else ports[port]
+                other = "its endpoint" if ports[port] == name else name
                 raise MultigpuError(
-                    f"{each.host}: {name} and {other} both use port {port}: set another port"
+                    f"{each.host}: {ports[port]} and {other} both use port {port}: set another port"
                 )
             ports[port] = name
         for card in each.chosen.gpus:

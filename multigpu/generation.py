@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
 
+from multigpu.endpoint import RenderedEndpoint
 from multigpu.fetching import Fetch
 from multigpu.hardware import Host, ManagedFile, UnitState
 from multigpu.install import MODELS, PREFIX, Recipe, Upload
@@ -55,6 +56,7 @@ class Deployment:
     models: tuple[Upload, ...]
     units: tuple[RenderedUnit, ...]
     fetch: Fetch | None = None
+    endpoint: RenderedEndpoint | None = None
 
 
 def cannot_change(machine: Host) -> str | None:
@@ -203,7 +205,7 @@ def waits(machine: Host, unit: RenderedUnit) -> bool:
     return state is not None and state.active_state in ("activating", "reloading")
 
 
-def needs_enable(machine: Host, unit: RenderedUnit) -> bool:
+def needs_enable(machine: Host, unit: Unit) -> bool:
     """True when the unit would not come back after a reboot."""
     state = machine.unit(unit.name)
     return state is None or state.unit_file_state != "enabled"

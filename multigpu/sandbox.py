@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from multigpu import devices
 from multigpu.backend import Backend
+from multigpu.listening import beside, wanted
 from multigpu.plan import Plan, Service, Setting
 
 LOCALHOST = ("localhost",)
@@ -67,9 +68,9 @@ def of_engine(plan: Plan, service: Service, settings: Iterable[Setting]) -> Sand
     alone = plan.chosen.runtime in ONE_PROCESS
     addresses, why = _addresses(plan, settings)
     return Sandbox(
-        devices=devices.device_allow(plan),
+        devices=devices.device_allow(plan, service.gpus),
         groups=devices.groups(plan),
-        tcp_ports=(service.port,) if alone else None,
+        tcp_ports=_tcp_ports(plan, service) if alone else None,
         addresses=addresses,
         addresses_why=why,
         write_execute=_write_execute(plan),
@@ -77,6 +78,11 @@ def of_engine(plan: Plan, service: Service, settings: Iterable[Setting]) -> Sand
         system_calls=() if alone else ("pidfd_getfd",),
         system_calls_why="torch shares CUDA memory between processes with it.",
     )
+
+
+def _tcp_ports(plan: Plan, service: Service) -> tuple[int, ...]:
+    """The engine's own, and behind an endpoint that of the supervisor's verdicts."""
+    return (service.port, beside(service.port)) if wanted(plan) else (service.port,)
 
 
 def _write_execute(plan: Plan) -> str | None:

@@ -10,10 +10,14 @@ from pyinfra import host
 from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
 
 from multigpu import generation
+from multigpu.endpoint import RenderedEndpoint
+from multigpu.endpoint_seen import is_new
 from multigpu.hardware import Host
 from multigpu.install import PREFIX
+from multigpu.listening import DRAIN_S
 from multigpu.units import UNIT_DIRECTORY, RenderedUnit, TextFile
 from operations.common import Staging, script
+from operations.endpoint import wait_until_back
 
 # Unit files are verified before anything is swapped in: an unknown key is only a warning to
 # systemd-analyze (rc 0), so any line on stderr refuses. Verified under their final names, in a
@@ -35,6 +39,15 @@ def verify(units):
             if done.returncode or done.stderr.strip():
                 sys.exit("multigpu: systemd-analyze verify refuses %s: %s" % (
                     os.path.basename(name), done.stderr.decode("utf-8", "replace").strip()))
+def check(files):
+    secrets = dict(os.environ, SECRETS="/etc/multigpu/credentials")
+    for file in files:
+        path = os.path.join(staging, file["staged"])
+        done = subprocess.run(["/usr/sbin/haproxy", "-c", "-f", path], env=secrets,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode:
+            sys.exit("multigpu: haproxy -c refuses %s: %s" % (
+                os.path.basename(file["path"]), done.stdout.decode("utf-8", "replace").strip()))
 def swap(manifest):
     for file in manifest:
         new = file["path"] + ".multigpu-new"
@@ -51,6 +64,7 @@ try:
     manifest = json.load(open(os.path.join(staging, "manifest")))
     units = [file for file in manifest if file["path"].endswith(".service")]
     verify(units)
+    check([file for file in manifest if file["path"].endswith(".cfg")])
     swap(manifest)
     if units:
         subprocess.run(["systemctl", "daemon-reload"], check=True)
@@ -148,14 +162,31 @@ def _commands(
     together = generation.restarted_together(machine, units)
     if together:
         yield _restart_all(together)
-    for unit in units:
+    for unit in _in_order(machine, units, others):
         reason = generation.restart_reason(machine, unit)
         if reason is not None:
             host.log(f"{unit.name}: {reason}")
             yield _start(unit, "wait" if unit in together else "restart")
+            yield from _back(unit, others)
     for unit in units:
         if generation.restart_reason(machine, unit) is None and generation.waits(machine, unit):
             yield _start(unit, "wait")
+
+
+def _in_order(
+    machine: Host, units: tuple[RenderedUnit, ...], others: tuple[generation.Unit, ...]
+) -> tuple[RenderedUnit, ...]:
+    """The last first where a new endpoint takes the port of the first, and all move up by one."""
+    endpoints = [other for other in others if isinstance(other, RenderedEndpoint)]
+    moving = {unit.wish for unit in units if is_new(machine, endpoints, unit.wish)}
+    last = [unit for unit in reversed(units) if unit.wish in moving]
+    return (*(unit for unit in units if unit.wish not in moving), *last)
+
+
+def _back(unit: RenderedUnit, others: tuple[generation.Unit, ...]) -> Iterator[StringCommand]:
+    for other in others:
+        if isinstance(other, RenderedEndpoint) and other.wish == unit.wish:
+            yield wait_until_back(other, unit.service.name)
 
 
 def _restart_all(units: tuple[RenderedUnit, ...]) -> StringCommand:
@@ -169,7 +200,7 @@ def _restart_all(units: tuple[RenderedUnit, ...]) -> StringCommand:
 
 
 def _start(unit: RenderedUnit, verb: str) -> StringCommand:
-    half_seconds = 2 * (int(unit.start_s) + PATIENCE_S)
+    half_seconds = 2 * (int(unit.start_s) + PATIENCE_S + DRAIN_S)
     name = QuoteString(unit.name)
     return StringCommand(
         "sh", "-c", QuoteString(_START), "multigpu-start", name, verb, half_seconds
@@ -184,6 +215,7 @@ def remove_unit(name: str) -> StringCommand:
         ";",
         StringCommand("rm", "-f", QuoteString(f"{UNIT_DIRECTORY}/{name}")),
         StringCommand("&&", "rm", "-f", QuoteString(f"/etc/multigpu/{service}.env")),
+        StringCommand("&&", "rm", "-f", QuoteString(f"/etc/multigpu/{service}.cfg")),
         StringCommand("&&", "systemctl", "daemon-reload"),
         StringCommand(";", "systemctl", "reset-failed", QuoteString(name), "2>/dev/null;", "true"),
     )

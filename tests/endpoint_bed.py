@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from multigpu import endpoint
+from multigpu import endpoint, listening
 from multigpu.plan import Candidate, Plan, Service, Strategy
 from multigpu.store import texts
 from multigpu.wish_values import Endpoint
@@ -52,7 +52,7 @@ def made(port: int, wished: Endpoint, slots: int = 8, **wish: Any) -> Plan:
 def free_port() -> int:
     """The first of three ports that are free, with those beside them."""
     for port in range(20200 + os.getpid() % 1000 * 4, 30000, 7):
-        if all(_free(p) for n in range(3) for p in (port + n, endpoint.beside(port + n))):
+        if all(_free(p) for n in range(3) for p in (port + n, listening.beside(port + n))):
             return port
     raise AssertionError("no free ports")
 
@@ -103,7 +103,7 @@ class Bed:
     def supervise(self, port: int, *more: str) -> subprocess.Popen[bytes]:
         """A supervisor with its engine."""
         gate = ("--health", f"http://127.0.0.1:{port}/health", "--tick-s", "0.1")
-        tell = ("--verdict-port", str(endpoint.beside(port)), "--drain-s", "20", *more)
+        tell = ("--verdict-port", str(listening.beside(port)), "--drain-s", "20", *more)
         engine = (sys.executable, str(ENGINE), str(port), *self.engine_arguments)
         return subprocess.Popen(
             [sys.executable, "-c", SUPERVISE, *gate, *tell, "--", *engine],

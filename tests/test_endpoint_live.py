@@ -41,12 +41,12 @@ def test_an_engine_that_is_killed_under_load_fails_no_request_that_had_not_begun
 
 def test_a_verdict_of_down_takes_an_engine_out_whose_health_is_200(bed: Bed) -> None:
     bed.engines[0].send_signal(signal.SIGKILL)  # its engine goes on and answers 200
-    from multigpu import endpoint
+    from multigpu import listening
     from multigpu.host import verdict_port
 
     bed.engines[0].wait()
     words = [verdict_port.DOWN]
-    port = endpoint.beside(bed.services[0].port)
+    port = listening.beside(bed.services[0].port)
     assert verdict_port.listen(port, lambda: words[0]) == port
     waited = until(lambda: bed.states()["chat-0"].startswith("DOWN"), 5)
     assert waited < 3
@@ -140,8 +140,8 @@ def test_a_long_answer_outlives_a_silent_client(bed: Bed) -> None:
 def test_the_metrics_page_tells_of_each_engine(bed: Bed) -> None:
     import urllib.request
 
-    from multigpu import endpoint
+    from multigpu import listening
 
-    url = f"http://127.0.0.1:{endpoint.beside(bed.port)}/metrics"
+    url = f"http://127.0.0.1:{listening.beside(bed.port)}/metrics"
     text = urllib.request.urlopen(url, timeout=5).read().decode()
     assert 'haproxy_server_status{proxy="chat",server="chat-0"' in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from multigpu.fetching import local_path
+from multigpu.listening import behind
 from multigpu.page.flag_reasons import explained
 from multigpu.page.text import WIDTH, hanging, heading
 from multigpu.plan import Plan, Setting
@@ -17,7 +18,7 @@ REASON_AT = 36
 def section(plan: Plan) -> Iterator[str]:
     """Flags of the first process, then what differs in the others, then variables."""
     name = plan.chosen.runtime
-    services = runtime(name).render(plan, name, local_path(plan.model))
+    services = runtime(name).render(behind(plan), name, local_path(plan.model))
     first = services[0]
     yield from heading("Flags, each with its reason")
     yield from _settings(explained(plan, first.argv), " ")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from multigpu import labels
 from multigpu.gpus import what_if
+from multigpu.listening import address, wanted
 from multigpu.page.alternatives import best, kind
 from multigpu.page.text import WIDTH, bullets, hanging, heading
 from multigpu.plan import (
@@ -111,7 +112,7 @@ def command(plan: Plan) -> Iterator[str]:
     gguf = plan.model.format == "gguf"
     words = [
         "vllm bench serve --backend openai-chat --endpoint /v1/chat/completions",
-        f"--base-url http://{_address(wish.bind)}:{wish.port}",
+        f"--base-url {_url(plan)}",
         f"--model {'REPOSITORY' if gguf else shlex.quote(plan.model.name)}",
         f"--served-model-name {shlex.quote(wish.served_model_name or wish.name)}",
         *_prompts(load),
@@ -122,7 +123,7 @@ def command(plan: Plan) -> Iterator[str]:
     yield from _joined(words)
     if gguf:
         yield from hanging("  ", "REPOSITORY is where the GGUF comes from: its tokenizer is read")
-    if plan.chosen.replicas > 1:
+    if plan.chosen.replicas > 1 and not wanted(plan):
         yield from hanging("  ", "with the port of the balancer in front of the replicas")
 
 
@@ -133,8 +134,11 @@ def _prompts(load: Workload) -> list[str]:
     return [*words, f"--random-prefix-len {shared}"] if shared else words
 
 
-def _address(bind: str) -> str:
-    return "127.0.0.1" if bind in ("0.0.0.0", "::") else bind
+def _url(plan: Plan) -> str:
+    bind, port = address(plan)
+    endpoint = wanted(plan)
+    scheme = "https" if endpoint is not None and endpoint.certificate else "http"
+    return f"{scheme}://{'127.0.0.1' if bind in ('0.0.0.0', '::') else bind}:{port}"
 
 
 def _joined(words: list[str]) -> Iterator[str]:

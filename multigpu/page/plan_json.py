@@ -15,6 +15,7 @@ from multigpu.errors import MultigpuError, NoPlan
 from multigpu.fetching import local_path
 from multigpu.gpus.gpu_data import gpu_data
 from multigpu.hardware import Gpu, Host
+from multigpu.listening import behind
 from multigpu.page.candidate_json import Json, mib, predicted_json, way_json
 from multigpu.plan import (
     ModelSpec,
@@ -194,7 +195,7 @@ def _chosen(plan: Plan) -> Json:
 def _services(plan: Plan) -> Sequence[Service]:
     name = plan.chosen.runtime
     program = plan.wish.executable or PROGRAMS.get(name, name)
-    return runtime(name).render(plan, program, local_path(plan.model))
+    return runtime(name).render(behind(plan), program, local_path(plan.model))
 
 
 def _rejected(item: Rejected) -> Json:
