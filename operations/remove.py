@@ -9,8 +9,8 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from multigpu import generation, switching
 from multigpu.credentials import DIRECTORY
-from multigpu.fetching import UNIT
 from multigpu.devices_unit import READY
+from multigpu.fetching import UNIT
 from multigpu.hardware import Host
 from multigpu.units import USER
 from operations.common import STAGING

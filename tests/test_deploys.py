@@ -292,8 +292,11 @@ def test_the_rehearsal_writes_one_folder_per_planned_machine(rehearsed: tuple[Pa
     assert refused >= REFUSED and planned == set(NAMES) - refused and len(planned) > 10
     assert {path.name for path in folder.iterdir()} == planned | {"plans"} and run.status == 1
     for name in planned:
-        units = [*(folder / name / "etc/systemd/system").iterdir()]
-        assert units and len(units) == len([*(folder / name / "etc/multigpu").iterdir()])
+        units = {path.stem for path in (folder / name / "etc/systemd/system").iterdir()}
+        services = {
+            f"multigpu-{path.stem}" for path in (folder / name / "etc/multigpu").glob("*.env")
+        }
+        assert services and units >= services | {"multigpu-devices"}
     assert all(run.said(name) == [] and run.finished(name) for name in planned)
 
 
