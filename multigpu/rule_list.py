@@ -148,6 +148,7 @@ WARNINGS = Section(
         "smallest-card-counts": "SGLang: an unused smaller card sets the share that stays free.",
         "token-count": "llama_cpp.server: its usage may be off by a token.",
         "utilization-lowered": "vLLM gets less than its usual share of a card.",
+        "vulkan-headers": "llama.cpp with Vulkan cannot be built with the distribution's headers.",
         "vulkan-speed": "llama.cpp with Vulkan reads prompts more slowly than with HIP or CUDA.",
         "weight-only": "vLLM: the format saves memory, but these cards compute in 16 bits.",
     },

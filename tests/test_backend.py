@@ -178,6 +178,18 @@ def test_a_plan_of_vulkan_says_what_it_costs() -> None:
     assert "vulkan-speed" in {reason.rule for reason in made.warnings}
 
 
+def test_old_headers_of_a_distribution_are_said_where_llama_cpp_is_built_on_the_host() -> None:
+    """The build was run on Debian 12 and ended in ggml-vulkan.cpp."""
+    old = host(MI50, rocm="7.0.2", os="Debian GNU/Linux 12 (bookworm)")
+
+    def rules(machine: Host, **keys: Any) -> set[str]:
+        return {reason.rule for reason in planned(machine, **keys).warnings}
+
+    assert "vulkan-headers" in rules(old)
+    assert "vulkan-headers" not in rules(old, executable="/opt/own/llama-server")
+    assert "vulkan-headers" not in rules(replace(old, os="Ubuntu 24.04.2 LTS"))
+
+
 def seated(*cards: Gpu) -> Host:
     """AMD cards in slots 03, 04 .. of a host with ROCm 7, which has left gfx906."""
     machine = host(*cards, rocm="7.0.2")

@@ -89,14 +89,29 @@ def _interchangeable(candidate: Candidate, host: Host) -> bool:
     return len(kinds) == 1 or (alone and candidate.replicas == len(gpus))
 
 
+# libvulkan-dev of these is older than VK_EXT_layer_settings, which ggml-vulkan.cpp names: on Debian
+# 12 (1.3.239) the build was run and ended there; the others are older still.
+OLD_HEADERS = ("Debian GNU/Linux 11", "Debian GNU/Linux 12", "Ubuntu 20.04", "Ubuntu 22.04")
+
+
+def _headers(host: Host, wish: Wish) -> Iterator[Reason]:
+    """Vulkan's headers of the distribution, where llama.cpp is built on the host."""
+    built = wish.executable is None and wish.wheel is None
+    if built and (host.os or "").startswith(OLD_HEADERS):
+        found = f"{host.os}: its Vulkan headers are too old to build llama.cpp with"
+        hint = "build it on a newer release and set wheel, or executable"
+        yield Reason("vulkan-headers", found, "VK_EXT_layer_settings in them", hint)
+
+
 def cautions(candidate: Candidate, host: Host, wish: Wish) -> Iterator[Reason]:
     """What Vulkan costs, and what nobody promises of a card that is overridden."""
     gpus = [host.gpu(index) for index in candidate.gpus]
     yield from rocm.overridden(wish, gpus)
     if choose(gpus, wish, host.rocm) is Backend.VULKAN:
         found = "Vulkan: prompts are read more slowly than with HIP or CUDA, more so over a split"
-        hint = "measure it: the prediction is of CUDA; decode is as fast or faster on RDNA cards"
+        hint = "measure it: it is predicted as HIP; decode is as fast or faster on RDNA cards"
         yield Reason("vulkan-speed", found, None, hint)
+        yield from _headers(host, wish)
 
 
 def names(plan: Plan, replica: int) -> Sequence[str]:
