@@ -26,7 +26,8 @@ from benchmarks.llama_cpp.files import write
 from benchmarks.llama_cpp.program import Case, LlamaCpp, Terms, devices, unpacked, wheel
 from multigpu.plan import Candidate, ModelSpec, Strategy
 from multigpu.runtimes.llama_cpp_offload import on_cards, streamed_mib
-from multigpu.runtimes.llama_cpp_profile import COPIES, Settings, Slots, profile
+from multigpu.runtimes.llama_cpp_profile import COPIES, profile
+from multigpu.runtimes.llama_cpp_settings import Settings, Slots
 from multigpu.store.gguf_files import from_header
 
 SHARE, MIB = 0.03, 200

@@ -23,7 +23,9 @@ from multigpu.placement import counts, device_of_unit
 from multigpu.plan import Candidate, ModelSpec, Service, Setting, Source, Strategy, Wish
 from multigpu.runtimes import llama_cpp, llama_cpp_fit
 from multigpu.runtimes import llama_cpp_memory as g
-from multigpu.runtimes.llama_cpp_profile import COPIES, Settings, Slots, facts_of, profile
+from multigpu.runtimes.llama_cpp_facts import facts_of
+from multigpu.runtimes.llama_cpp_profile import COPIES, profile
+from multigpu.runtimes.llama_cpp_settings import Settings, Slots
 from multigpu.runtimes.llama_cpp_shares import cut, shares
 from tests.machines import (
     H100,
@@ -515,7 +517,7 @@ def service() -> Service:
 def test_a_host_is_asked_with_the_flags_that_decide_memory() -> None:
     asked = llama_cpp_fit.command(service())
     assert asked.startswith("if test -x /opt/r/llama.cpp/bin/llama-fit-params; then env ")
-    assert "LD_LIBRARY_PATH=/opt/r/llama.cpp/lib CUDA_VISIBLE_DEVICES=0,1 timeout 60 " in asked
+    assert "LD_LIBRARY_PATH=/opt/r/llama.cpp/lib CUDA_VISIBLE_DEVICES=0,1 timeout -k 10 60 " in asked
     assert "--model m.gguf --ctx-size 8192 --parallel 1 --tensor-split 17,16 --fit off" in asked
     assert "--metrics" not in asked and "--port" not in asked
 

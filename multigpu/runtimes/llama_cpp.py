@@ -28,8 +28,8 @@ from multigpu.runtimes import llama_cpp_backends as backends
 from multigpu.runtimes import llama_cpp_memory as memory
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.candidates import groups_of, sizes, whole
-from multigpu.runtimes.llama_cpp_profile import padded
 from multigpu.runtimes.llama_cpp_rules import cache_types, shared_cache
+from multigpu.runtimes.llama_cpp_settings import padded
 from multigpu.runtimes.rendering import merged, replica_services
 from multigpu.runtimes.signs import equal, last
 

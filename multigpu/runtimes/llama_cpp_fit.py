@@ -15,7 +15,8 @@ from multigpu.parse.engines.llama_fit_params import FitDevice, read_fit_print
 from multigpu.plan import Memory, Service
 
 PROGRAM = "llama-fit-params"
-SECONDS = 60
+# A driver that hangs does not end at SIGTERM.
+SECONDS, KILL_S = 60, 10
 # Flags of llama-server that it takes too and that decide memory, all with a value.
 KEPT = {
     *("--batch-size", "--cache-type-k", "--cache-type-v", "--ctx-size", "--device"),
@@ -61,7 +62,7 @@ def command(service: Service) -> str:
     words = list(_kept(service.argv))
     given = [f"{setting.name}={setting.value}" for setting in service.environment]
     library = f"LD_LIBRARY_PATH={folder.rpartition('/')[0]}/lib"
-    asked = [*("env", library, *given, "timeout", str(SECONDS), program, *words)]
+    asked = [*("env", library, *given, "timeout", "-k", str(KILL_S), str(SECONDS), program, *words)]
     run = shlex.join([*asked, "--fit", "off", "--fit-print", "on"])
     return f"if test -x {shlex.quote(program)}; then {run} 2>/dev/null || true; fi"
 

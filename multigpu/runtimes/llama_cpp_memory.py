@@ -13,43 +13,23 @@ With ggml-rpc-server processes on a CPU (benchmarks/llama_cpp_memory.py, which a
 from __future__ import annotations
 
 from dataclasses import replace
-from math import floor
 
 from multigpu import memory as m
 from multigpu.backend import Backend, wished
 from multigpu.errors import WishError
-from multigpu.hardware import Gpu, Host
+from multigpu.hardware import Host
 from multigpu.memo import changed, memo
 from multigpu.placement import extremes_of, split_at
-from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Wish, Workload
-from multigpu.runtimes import llama_cpp_tensor as tensor
+from multigpu.plan import Candidate, ModelSpec, Strategy, Wish, Workload
+from multigpu.runtimes.llama_cpp_cards import Card, TensorCard, capacity_mib, context_mib
 from multigpu.runtimes.llama_cpp_offload import fits, offloaded, on_cards, streamed_mib
-from multigpu.runtimes.llama_cpp_profile import (
-    COPIES,
-    KV_PAD,
-    Part,
-    Profile,
-    Settings,
-    Slots,
-    Span,
-    padded,
-    profile,
-)
-from multigpu.runtimes.llama_cpp_shares import Shares, shares
+from multigpu.runtimes.llama_cpp_profile import COPIES, Profile, Span, profile
+from multigpu.runtimes.llama_cpp_settings import Settings, Slots, padded
+from multigpu.runtimes.llama_cpp_shares import shares
 from multigpu.workload import workload
 
-# CUDA context, modules and cuBLAS of one process on one card, outside of llama.cpp's buffers. Ours
-# on an H200 (driver 580.159.04): 597 to 607 MiB over 16 loads of four models, before any request;
-# 700 leaves room for what kernels take from CUDA's pool while they run. On consumer cards 300 to
-# 600 is reported; we have not measured one. HIP is taken to need as much as CUDA, and Vulkan, which
-# has no such context and library, no more: both are inferred.
-CONTEXT_MIB, LARGE_CONTEXT_MIB, LARGE_CARD_MIB = 512, 700, 65536
 # llama-server's own number of slots (`--parallel -1`, tools/server/server.cpp).
 SLOTS = 4
-# Cache and compute buffer grow evenly with the context from NEAR on, where windows are full.
-NEAR, FAR, UNLIMITED = 2**16, 2**17, 2**31
-# Four terms are rounded up to whole MiB.
-ROUNDING_MIB = 4
 
 
 def settings(wish: Wish) -> Settings:
@@ -79,16 +59,6 @@ def _ubatch(wish: Wish) -> int:
             raise WishError(f"{wish.name}: flags: {flag} {text}, needs a whole number above 0")
         sizes.append(int(text))
     return min(sizes)
-
-
-def context_mib(gpu: Gpu) -> int:
-    """What a process takes of a card beside llama.cpp's buffers."""
-    return LARGE_CONTEXT_MIB if (gpu.memory_mib or 0) >= LARGE_CARD_MIB else CONTEXT_MIB
-
-
-def capacity_mib(gpu: Gpu, wish: Wish) -> float:
-    """What llama-server may take of a card: what is free, less a margin."""
-    return m.free_mib(gpu, wish) - m.FREE_MARGIN_MIB
 
 
 def slots(candidate: Candidate, wish: Wish, load: Workload) -> int:
@@ -188,20 +158,20 @@ def _sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Ca
     p, load = _profile(candidate, model, wish), workload(model, wish)
     n, copies = len(candidate.gpus) // candidate.replicas, _copies(candidate)
     parts = [p.part(span, n, copies) for span in found]
-    cards: list[_Card] = []
+    cards: list[Card] = []
     if candidate.strategy is Strategy.TENSOR_SPLIT:
         ratios = candidate.layers or (1,) * n
         for part, index, piece in zip(parts, candidate.gpus, shares(model, ratios), strict=True):
-            cards.append(_TensorCard(part, host.gpu(index), wish, piece))
+            cards.append(TensorCard(part, host.gpu(index), wish, piece))
     else:
         streamed = _streamed(candidate, model, wish)
         # Like cards with like parts are counted once.
-        alike: dict[object, _Card] = {}
+        alike: dict[object, Card] = {}
         for i, (part, index) in enumerate(zip(parts, candidate.gpus, strict=True)):
             gpu, first = host.gpu(index), i % n == 0
             key = (part, m.room(gpu, wish), context_mib(gpu), first)
             if key not in alike:
-                alike[key] = _Card(part, gpu, wish, streamed if first else 0.0)
+                alike[key] = Card(part, gpu, wish, streamed if first else 0.0)
             cards.append(alike[key])
     share, distinct = wanted(candidate, wish, load), list(dict.fromkeys(cards))
     if not all([card.fits(share) for card in distinct]):
@@ -219,7 +189,7 @@ def _sized(candidate: Candidate, host: Host, model: ModelSpec, wish: Wish) -> Ca
     )
 
 
-def _shared(cards: list[_Card], context: int, asked: Slots) -> Slots:
+def _shared(cards: list[Card], context: int, asked: Slots) -> Slots:
     """As many tokens as fit in one cache for all slots, at least one request; else fewer slots."""
     count = asked.count
     while True:
@@ -228,60 +198,6 @@ def _shared(cards: list[_Card], context: int, asked: Slots) -> Slots:
             tokens = min(asked.tokens, max(context, longest))
             return Slots(tokens, count, unified=count > 1)
         count = max(1, count // 2)
-
-
-class _Card:
-    """One card of a candidate: what it holds for a given share of the context."""
-
-    def __init__(self, part: Part, gpu: Gpu, wish: Wish, streamed: float = 0.0) -> None:
-        self.part, self.streamed = part, streamed
-        room = m.room(gpu, wish)
-        self.capacity = room.free_mib - m.FREE_MARGIN_MIB
-        self.other = room.other_mib
-        self.context = context_mib(gpu)
-
-    def terms(self, share: Slots) -> tuple[float, float, float]:
-        """Weights, cache and compute buffer in MiB."""
-        cache, compute = self.part.held(share)
-        return self.part.weights, cache, compute + self.streamed
-
-    def total(self, share: Slots) -> float:
-        """Everything in MiB, with what rounding up to whole MiB may add."""
-        weights, cache, compute = self.terms(share)
-        return weights + cache + compute + self.context + ROUNDING_MIB
-
-    def fits(self, share: Slots) -> bool:
-        return self.total(share) <= self.capacity
-
-    def longest(self, count: int) -> int:
-        """Tokens in all that fit this card when `count` slots share one cache."""
-        near, far = Slots(NEAR, count, count > 1), Slots(FAR, count, count > 1)
-        base = self.total(near)
-        rate = (self.total(far) - base) / (FAR - NEAR)
-        spare = self.capacity - base
-        if rate <= 0:
-            return UNLIMITED if spare >= 0 else 0
-        return max(0, NEAR + floor(spare / rate)) // KV_PAD * KV_PAD
-
-    def memory(self, share: Slots) -> Memory:
-        weights, cache, compute = self.terms(share)
-        return m.memory(weights, cache, compute, self.context, self.capacity, other=self.other)
-
-
-class _TensorCard(_Card):
-    """One of several cards that divide every layer."""
-
-    def __init__(self, part: Part, gpu: Gpu, wish: Wish, share: Shares) -> None:
-        super().__init__(part, gpu, wish)
-        self.share = share
-
-    def terms(self, share: Slots) -> tuple[float, float, float]:
-        part, model = self.part, self.part.profile.model
-        return (
-            tensor.weights_mib(part, model, self.share),
-            tensor.cache_mib(part, share, self.share),
-            tensor.compute_mib(part, share),
-        )
 
 
 __all__ = ["layers", "settings", "sized", "slots", "spans", "wanted"]

@@ -9,86 +9,24 @@ parallelism (`GGML_SCHED_MAX_COPIES`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from multigpu.memo import memo
-from multigpu.memory import MIB, ffn_size
+from multigpu.memory import MIB
 from multigpu.model_spec import GgufBlock, GgufFacts
 from multigpu.placement import extremes_of
-from multigpu.plan import LayerCache, ModelSpec
+from multigpu.plan import ModelSpec
 from multigpu.runtimes import llama_cpp_attention as attention
+from multigpu.runtimes.llama_cpp_facts import facts_of
+from multigpu.runtimes.llama_cpp_settings import Settings, Slots, padded
 
 # `pipeline parallelism enabled`: inputs of a step are kept once per copy, on more than one card.
 COPIES = 4
-# The context is padded to 256 (llama-context.cpp), a window's cells too (llama-kv-cache-iswa.cpp).
-KV_PAD = 256
 F32, F16 = 4, 2
 # Ways of sharing the context that a part keeps its terms for.
 KEPT, KEPT_PARTS = 64, 2048
 
-CACHE_TYPE_BYTES = {
-    "f32": 4.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "q8_0": 34 / 32,
-    "q5_1": 24 / 32,
-    "q5_0": 22 / 32,
-    "q4_1": 20 / 32,
-    "q4_0": 18 / 32,
-    "iq4_nl": 18 / 32,
-}
-
 Span = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Flags of llama-server that decide memory: `--ubatch-size`, `--flash-attn`, cache types.
-
-    `flash_attn` None is `auto`: where the card has a kernel for the model's heads, or a quantized V
-    demands it. `swa_full` keeps the whole context for sliding windows too. `device` is "cuda" (ROCm
-    is built of the same source), "vulkan" or "rpc" (a CPU), which read any cache as it is: Vulkan's
-    flash attention has every type here (`fa_kv_ok` in ggml-vulkan.cpp), and nothing is unpacked.
-    """
-
-    ubatch: int = 512
-    flash_attn: bool | None = None
-    k_type: str = "f16"
-    v_type: str = "f16"
-    swa_full: bool = False
-    device: str = "cuda"
-
-    @property
-    def k_bytes(self) -> float:
-        """Bytes per cached element of K; two for a type that is not known."""
-        return CACHE_TYPE_BYTES.get(self.k_type, 2.0)
-
-    @property
-    def v_bytes(self) -> float:
-        """The same of V."""
-        return CACHE_TYPE_BYTES.get(self.v_type, 2.0)
-
-
-class Slots:
-    """How the context is shared: `tokens` in all (`--ctx-size`) over `count` slots.
-
-    With `unified` every slot may use all of it, else each has its own equal part: `streams` caches
-    of `stream_tokens` cells stand side by side.
-    """
-
-    __slots__ = ("count", "key", "stream_tokens", "streams", "tokens", "unified")
-
-    def __init__(self, tokens: int, count: int = 1, unified: bool = False) -> None:
-        self.key = tokens, count, unified
-        self.tokens, self.count, self.unified = tokens, count, unified
-        self.streams = 1 if unified else count
-        self.stream_tokens = tokens // self.streams
-
-
-def padded(tokens: int) -> int:
-    """A multiple of 256, as llama.cpp rounds up."""
-    return -(-tokens // KV_PAD) * KV_PAD
 
 
 class Part:
@@ -291,30 +229,6 @@ def _sums(values: Iterable[float]) -> list[float]:
 def _output_mib(model: ModelSpec, facts: GgufFacts) -> float:
     """The output layer; a tied model keeps the token embedding on the last card once more."""
     return model.output_mib + (facts.token_embedding_mib if model.tie_word_embeddings else 0.0)
-
-
-def facts_of(model: ModelSpec) -> GgufFacts:
-    """The GGUF's own facts, or what the words that all runtimes share allow to say."""
-    return model.gguf or GgufFacts(
-        tuple(_block(model, layer) for layer in model.layers), model.embedding_mib
-    )
-
-
-def _block(model: ModelSpec, layer: LayerCache) -> GgufBlock:
-    width, queries = model.hidden_size, model.num_attention_heads * model.head_dim
-    block = GgufBlock(
-        heads=model.num_attention_heads,
-        attention=2 * width + 2 * queries,
-        peak=3 * ffn_size(model) + 2 * width + max(width, queries),
-        border=2 * width,
-        passing=2 * width,
-    )
-    if layer.kind in ("state", "none"):
-        return replace(block, heads=0, state=layer.elements if layer.kind == "state" else 0)
-    if layer.kind == "mla":
-        return replace(block, k=layer.elements)
-    row = layer.num_key_value_heads * layer.head_dim
-    return replace(block, k=row, v=row, window=layer.window or 0)
 
 
 def profile(model: ModelSpec, settings: Settings) -> Profile:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from multigpu.plan import Candidate, ModelSpec, Reason, Strategy
 from multigpu.runtimes import llama_cpp_attention as attention
-from multigpu.runtimes.llama_cpp_profile import Settings, facts_of
+from multigpu.runtimes.llama_cpp_facts import facts_of
+from multigpu.runtimes.llama_cpp_settings import Settings
 
 
 def shared_cache(candidate: Candidate, model: ModelSpec) -> Iterator[Reason]:

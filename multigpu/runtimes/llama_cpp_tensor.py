@@ -14,7 +14,8 @@ from multigpu.groups import best, classes_of, pool
 from multigpu.hardware import Host
 from multigpu.memo import memo
 from multigpu.plan import Candidate, ModelSpec, Reason, Strategy, Wish
-from multigpu.runtimes.llama_cpp_profile import Part, Slots
+from multigpu.runtimes.llama_cpp_profile import Part
+from multigpu.runtimes.llama_cpp_settings import Slots
 from multigpu.runtimes.llama_cpp_shares import Shares, attention_share
 
 CARDS = 2
