@@ -199,13 +199,18 @@ def progress(status: Mapping[str, object]) -> str | None:
     done, total = status.get("bytes_done"), status.get("bytes_total")
     if not isinstance(done, int) or not isinstance(total, int) or total <= 0:
         return None
-    parts = [f"{100 * done // total} % of {total / 2**30:.2f} GiB"]
+    parts = [f"{100 * done // total} % of {size(total)}"]
     speed, left = status.get("mib_per_s"), status.get("seconds_left")
     if isinstance(speed, int | float):
         parts.append(f"{speed:.1f} MiB/s")
     if isinstance(left, int | float):
         parts.append(f"{_duration(left)} left")
     return ", ".join(parts)
+
+
+def size(count: int) -> str:
+    """Bytes as MiB, from 1 GiB on as GiB."""
+    return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
 
 
 def _duration(seconds: float) -> str:

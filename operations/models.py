@@ -8,7 +8,7 @@ from pyinfra import host, state
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 
 from multigpu import generation
-from multigpu.fetching import CREDENTIAL, Fetch, watched
+from multigpu.fetching import CREDENTIAL, Fetch, size, watched
 from multigpu.hardware import Host
 from multigpu.install import MODELS
 from multigpu.units import USER
@@ -101,7 +101,7 @@ def _bring(
     arguments = connector_arguments(host.current_op_global_arguments)
     for fetch in missing:
         if state.is_executing:
-            host.log(f"{fetch.name}: {fetch.size_bytes / 2**30:.2f} GiB by {fetch.unit}")
+            host.log(f"{fetch.name}: {size(fetch.size_bytes)} by {fetch.unit}")
         yield _start(machine, fetch, program)
         yield watch(
             fetch.unit,

@@ -371,6 +371,30 @@ def start(folder: Path, wanted: dict[str, Any], limit_bytes: int | None = None) 
 
 
 @pytest.mark.process
+def test_the_archive_of_host_programs_fetches_with_a_credential(
+    server: Server, tmp_path: Path
+) -> None:
+    from multigpu.store import archive
+
+    program, credentials, model = tmp_path / "p.pyz", tmp_path / "credentials", tmp_path / "model"
+    program.write_bytes(archive.host_program().content or b"")
+    credentials.mkdir()
+    (credentials / "hf_token").write_text(TOKEN + "\n")
+    model.mkdir()
+    (tmp_path / "spec.json").write_text(json.dumps(spec(model, entry(server), hub=server.url)))
+    done = subprocess.run(
+        ["/usr/bin/python3", program, "fetch", "--spec", tmp_path / "spec.json"],
+        env={"CREDENTIALS_DIRECTORY": str(credentials), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("complete: 1 files, 0.3 MiB, verified in")
+    assert server.seen[0].headers["Authorization"] == f"Bearer {TOKEN}"
+    assert TOKEN not in done.stdout + done.stderr
+
+
+@pytest.mark.process
 def test_killed_at_any_moment_nothing_partial_has_a_final_name(
     server: Server, tmp_path: Path
 ) -> None:

@@ -318,4 +318,4 @@ def test_one_look_at_a_fetch_tells_how_far_it_is(
 
 
 def test_the_line_has_speed_and_time_left() -> None:
-    assert watched(STATUS).line == "25 % of 0.00 GiB, 1.5 MiB/s, 5 min left"
+    assert watched(STATUS).line == "25 % of 0.0 MiB, 1.5 MiB/s, 5 min left"

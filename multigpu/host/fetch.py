@@ -21,9 +21,10 @@ import threading
 import time
 from typing import Any, Dict, List, Optional
 
-from multigpu.host.fetch_file import Stopped, Transfer, Wanted, write
+from multigpu.host.fetch_disk import write
+from multigpu.host.fetch_file import Stopped, Transfer, Wanted
 from multigpu.host.fetch_http import Client, Refused
-from multigpu.host.fetch_report import Report
+from multigpu.host.fetch_report import Report, size
 
 SCHEMA = 1
 AT_A_TIME = 4
@@ -96,8 +97,8 @@ def _fetch(
     hashes = {f.name: {"size_bytes": f.size_bytes, **_hash(f)} for f in files}
     write(stamp, json.dumps({"schema": SCHEMA, "files": hashes}, sort_keys=True) + "\n")
     report.complete()
-    total, took = report.total / 2**30, time.monotonic() - started
-    print(f"complete: {len(files)} files, {total:.2f} GiB, verified in {took:.0f} s", flush=True)
+    total, took = size(report.total), time.monotonic() - started
+    print(f"complete: {len(files)} files, {total}, verified in {took:.0f} s", flush=True)
     return 0
 
 
@@ -165,9 +166,9 @@ def room(directory: str, files: List[Wanted]) -> None:
     free = found.f_bavail * found.f_frsize
     if needed and needed + RESERVE_BYTES > free:
         raise Refused(
-            f"no space: {needed / 2**30:.2f} GiB are to come, {free / 2**30:.2f} GiB are free in "
-            f"{directory} and {RESERVE_BYTES / 2**30:.2f} stay so; do: make room, or give model as "
-            "a path on another disk"
+            f"no space: {size(needed)} are to come, {size(free)} are free in {directory} and "
+            f"{size(RESERVE_BYTES)} of them stay so; do: make room, or give model as a path on "
+            "another disk"
         )
 
 

@@ -7,7 +7,6 @@ changed on the server is not continued with other bytes (If-Range, RFC 9110 13.1
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import http.client
@@ -16,6 +15,7 @@ import re
 import threading
 from typing import Any, Callable, Dict, Optional
 
+from multigpu.host.fetch_disk import opened, place, read, remove, write
 from multigpu.host.fetch_http import Client, Interrupted, Refused, shown, unreached
 
 CHUNK_BYTES = 1 << 20
@@ -86,7 +86,7 @@ class Transfer:
             return
         os.makedirs(os.path.dirname(self.wanted.path), mode=0o755, exist_ok=True)
         try:
-            with _opened(self.wanted.partial) as file:
+            with opened(self.wanted.partial) as file:
                 self._reuse(file)
                 self._fill(file)
                 file.flush()
@@ -96,8 +96,8 @@ class Transfer:
             if error.errno in FULL:
                 raise Refused(
                     f"no space left for {self.wanted.name} ({os.strerror(error.errno)}) after "
-                    f"{self.offset / 2**30:.2f} of {self.wanted.size_bytes / 2**30:.2f} GiB; do: "
-                    "make room, then run the deploy again: it goes on from there"
+                    f"{self.offset >> 20} of {self.wanted.size_bytes >> 20} MiB; do: make room, "
+                    "then run the deploy again: it goes on from there"
                 ) from None
             raise
         place(self.wanted.partial, self.wanted.path)
@@ -253,45 +253,3 @@ def _reach() -> str:
         "do: see whether the host has a way out (https_proxy), or download the model on the "
         "controller and give its path as model"
     )
-
-
-def _opened(path: str) -> Any:
-    """For reading and writing, made when it is not there; a link in its place is not followed."""
-    if os.path.isfile(path) and not os.path.islink(path):
-        os.chmod(path, 0o644)  # read-only when it was killed just before it was renamed
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o644), "r+b")
-
-
-def place(temporary: str, path: str) -> None:
-    """Rename, and keep that over a power cut."""
-    os.replace(temporary, path)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write(path: str, text: str) -> None:
-    """A small text file, whole or not at all."""
-    with open(path + ".new", "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    place(path + ".new", path)
-
-
-def read(path: str) -> Optional[str]:
-    """A small text file; None when there is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def remove(path: str) -> None:
-    """Away with it, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)

@@ -14,13 +14,18 @@ import time
 from collections import deque
 from typing import Any, Deque, Dict, Optional, Tuple
 
-from multigpu.host.fetch_file import remove
+from multigpu.host.fetch_disk import remove
 
 SCHEMA = 1
 STATUS = "status.json"
 STATUS_EVERY_S, LINE_EVERY_S = 1.0, 15.0
 WINDOW_S = 20.0
 """The speed is that of so many last seconds."""
+
+
+def size(count: int) -> str:
+    """Bytes as MiB, from 1 GiB on as GiB."""
+    return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.2f} GiB"
 
 
 class Report:
@@ -69,7 +74,7 @@ class Report:
         percent = 100 * self.done // max(self.total, 1)
         speed = self.mib_per_s()
         rate = "" if speed is None else f", {speed:.1f} MiB/s"
-        of = f"{self.done / 2**30:.2f} of {self.total / 2**30:.2f} GiB"
+        of = f"{size(self.done)} of {size(self.total)}"
         return f"{percent} % ({of}){rate}: {self.file or ''}"
 
     def failed(self, reason: str) -> None:
