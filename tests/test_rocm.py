@@ -20,12 +20,13 @@ from multigpu.hardware import Gpu, Host, Vendor
 from multigpu.hardware import Path as PciPath
 from multigpu.install import Files
 from multigpu.parse.capture import read
+from multigpu.parse.folder import read_folder
 from multigpu.plan import ModelSpec, Plan
 from multigpu.planner import plan
 from multigpu.runtimes import rocm, runtime, vllm
 from multigpu.wish import wishes
 from tests.hosts import NAMES, captured
-from tests.machines import R9700, RTX_3090, dense, gguf, hf, host
+from tests.machines import R9700, RTX_3090, SHARED, dense, gguf, hf, host
 
 OWN = "/opt/rocm/venv/bin/vllm"
 AMD = [name for name in NAMES if Vendor.AMD in {g.vendor for g in read(captured(name), name).gpus}]
@@ -197,6 +198,27 @@ def test_a_rehearsal_machine_with_amd_cards_plans_and_renders(
         assert not list(check(chosen, list(service.argv[1:])))
         visible = [s.name for s in service.environment if s.name.endswith("VISIBLE_DEVICES")]
         assert visible == ["HIP_VISIBLE_DEVICES"]
+
+
+CAPTURED = [
+    ("rocm_smi_rx6700xt_rocm612.json", "gfx-unsupported"),
+    ("rocm_smi_mi100_rocm602.json", "gfx-unsupported"),
+    ("rocminfo_8x_vega20.txt", "gfx-unsupported"),
+    ("amd_smi_static_4x_mi300a.txt", None),
+]
+
+
+@pytest.mark.skipif(not (SHARED / "rigs").is_dir(), reason="no captured outputs here")
+@pytest.mark.parametrize(("name", "rule"), CAPTURED)
+def test_a_real_output_of_amds_tools_says_whether_vllm_serves_its_cards(
+    name: str, rule: str | None
+) -> None:
+    text = (SHARED / "rigs" / "h_amd" / name).read_text()
+    machine = read_folder({name: text}, "rig").machine
+    if rule is None:
+        assert planned(machine, executable=None).chosen.runtime == "vllm"
+    else:
+        assert rule in refused(machine, executable=None)
 
 
 # --- the wheel -----------------------------------------------------------------------------------
