@@ -91,7 +91,7 @@ def beside(rooms: str, name: str) -> str:
 def packages(job: Job, work: str) -> None:
     """The virtual environment with everything in it."""
     directory, uv = job["directory"], chosen_uv(job)
-    own = environment(work)
+    own = environment(work, job.get("index"))
     if uv is None:
         run([job["python"], "-m", "venv", directory], own)
         start = [f"{directory}/bin/python", "-m", "pip", "install", *QUIET]
@@ -137,10 +137,15 @@ def where(job: Job) -> List[str]:
     return ["--index-url", job["index"]] if job.get("index") else []
 
 
-def environment(work: str) -> Dict[str, str]:
-    """Ours, with the host's certificates, its login for the index, and room for downloads."""
+def environment(work: str, index: "str | None") -> Dict[str, str]:
+    """Ours, with the host's certificates, its login for the index, and room for downloads.
+
+    pip takes nothing from an index without TLS unless told so; what is wrong there fails its hash.
+    """
     own = {**os.environ, "TMPDIR": f"{work}/tmp", "PYTHONUNBUFFERED": "1", "LC_ALL": "C.UTF-8"}
     own |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1", "HOME": "/root"}
+    if index and index.startswith("http://"):
+        own["PIP_TRUSTED_HOST"] = index[len("http://") :].partition("/")[0]
     bundle = next((path for path in AUTHORITIES if os.path.exists(path)), None)
     if bundle is not None:
         for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
@@ -222,7 +227,7 @@ def build(job: Job) -> None:
 
 def compiled(job: Job, work: str) -> str:
     """Path of the wheel that pip made of the sdist, with the locked tools, without isolation."""
-    own, venv = environment(work), f"{work}/venv"
+    own, venv = environment(work, job.get("index")), f"{work}/venv"
     run([job["python"], "-m", "venv", venv], own)
     pip = [f"{venv}/bin/python", "-m", "pip"]
     tools = ["--only-binary", ":all:", *HASHED, *where(job), "-r", job["tools"]]
