@@ -74,9 +74,10 @@ def test_the_model_answers_and_every_screen_says_simulated(served: Lab) -> None:
 
 
 def test_the_service_is_unprivileged_and_its_code_belongs_to_root(served: Lab) -> None:
-    who = served.run("matched", "ps -o user= -p $(systemctl show -P MainPID multigpu-chat)").stdout
-    assert who.strip() == "multigpu"
-    owned = served.run("matched", "find /opt/multigpu /etc/multigpu ! -user root").stdout
+    pid = "$(systemctl show -P MainPID multigpu-chat)"
+    who = served.run("matched", f"ps -o user:20= -p {pid}").stdout
+    assert who.split() == ["multigpu-chat"]
+    owned = served.run("matched", "sudo find /opt/multigpu /etc/multigpu ! -user root").stdout
     assert owned == ""
 
 
