@@ -54,6 +54,11 @@ def test_none_counts_as_left_out() -> None:
         ({"runtime": "tgi"}, "runtime is 'tgi': use one of vllm, llama.cpp, sglang, llama_cpp.server"),
         ({"strategy": "magic"}, "strategy is 'magic'"),
         ({"port": 0}, "port is 0"),
+        ({"revision": "a..b"}, "revision is 'a..b': a commit, a tag or a branch"),
+        ({"revision": "-x"}, "revision is '-x': a commit, a tag or a branch"),
+        ({"sha256": "abc"}, "sha256 is 'abc': 64 hexadecimal digits"),
+        ({"sha256": []}, "64 hexadecimal digits"),
+        ({"trust_remote_code": "yes"}, "trust_remote_code is 'yes': True or False"),
         ({"port": 70000}, "port is 70000"),
         ({"port": "8000"}, "port is '8000': a whole number"),
         ({"context": 0}, "context is 0: at least 1"),
@@ -83,6 +88,12 @@ def test_what_is_wrong_is_one_line_with_service_and_key(keys: dict[str, Any], sa
 def test_a_service_name_that_cannot_be_a_unit_name_is_refused(name: Any) -> None:
     with pytest.raises(WishError, match="lower-case"):
         wishes({name: {"model": "m"}})
+
+
+def test_one_hash_or_one_for_each_shard_is_taken_in_lower_case() -> None:
+    (one,) = wishes({"chat": {"model": "m", "sha256": "AB" * 32}})
+    (two,) = wishes({"chat": {"model": "m", "sha256": ["ab" * 32, "cd" * 32]}})
+    assert (one.sha256, two.sha256) == (("ab" * 32,), ("ab" * 32, "cd" * 32))
 
 
 def test_services_that_are_not_dicts_are_refused() -> None:
