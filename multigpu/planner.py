@@ -209,7 +209,8 @@ def _again(
 
 
 def _busy(chosen: Candidate) -> Iterator[Reason]:
-    fraction = chosen.gpu_memory_utilization
+    """SGLang takes a smaller share by itself, by the cards of the host (`sglang_memory`)."""
+    fraction = chosen.gpu_memory_utilization if chosen.runtime == "vllm" else None
     if fraction is not None and fraction < GPU_MEMORY_UTILIZATION:
         found = f"gpu_memory_utilization is {fraction} because a card is partly in use or pinned so"
         hint = f"free the cards for {GPU_MEMORY_UTILIZATION}"

@@ -62,6 +62,14 @@ CASES = {
     "eight-cards": Case(
         "8xH100-nvswitch", "Llama-3.1-70B", {"objective": "throughput", "concurrency": 256}
     ),
+    "shared-prefix": Case(
+        "2x3090-nvlink",
+        "Qwen3-8B",
+        {"concurrency": 8, "shared_prefix_tokens": 6000, "input_tokens": 7000, "context": 8192},
+    ),
+    "single-user": Case(
+        "4090+3090", GGUF, {"runtime": "llama_cpp.server", "strategy": "layer_split"}
+    ),
     "virtual-machine": Case("2x4090-vm", "Qwen3-32B-AWQ", {"env": {"NCCL_DEBUG": "INFO"}}),
     "what-if": Case("2x RTX 3090 + RTX 3060", "Qwen3-14B-AWQ", pcie="x8,x8,x4"),
 }
