@@ -6,6 +6,7 @@ stderr: seconds, sizes.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -26,14 +27,16 @@ DRIVER = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def bare(lab: Lab) -> Iterator[tuple[Lab, Uplink]]:
     """One bare host with a driver for CUDA 13, and a way to the registries."""
+    os.environ["MULTIGPU_LAB_TIMEOUT_S"] = "1500"
     lab.reset(HOST)
     lab.run(HOST, f"sudo sed -i '{DRIVER}' {TABLE}")
     with Uplink(lab.settings) as uplink:
         uplink.trust(hosts.root(find_work(lab.settings), HOST))
         yield lab, uplink
+    del os.environ["MULTIGPU_LAB_TIMEOUT_S"]
     lab.reset(HOST)
 
 
@@ -85,7 +88,8 @@ def add_uv(lab: Lab, uplink: Uplink) -> None:
     lab.run(HOST, f"sudo sh -c '{made}'")
 
 
-@pytest.mark.parametrize(("runtime", "with_uv"), [("vllm", True), ("sglang", False)])
+@pytest.mark.parametrize("with_uv", [True, False], ids=["uv", "pip"])
+@pytest.mark.parametrize("runtime", ["vllm", "sglang"])
 def test_a_bare_host_gets_the_engine_and_the_engine_says_that_the_gpu_is_missing(
     bare: tuple[Lab, Uplink], runtime: str, with_uv: bool
 ) -> None:

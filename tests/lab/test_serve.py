@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def pyinfra(lab: Lab, deploy: str, *arguments: str, **wishes: Any) -> Run:
         "env",
         f"MULTIGPU_LAB_SERVICES={json.dumps(wishes)}",
         *(sys.executable, "-m", "pyinfra", INVENTORY, deploy, "-y", "--json", *arguments),
-        timeout=300,
+        timeout=float(os.environ.get("MULTIGPU_LAB_TIMEOUT_S", "300")),
     )
     results = json.loads(done.stdout)["results"] if done.stdout.strip() else {}
     return Run(done.returncode, results, done.stderr)
