@@ -26,6 +26,7 @@ from multigpu.plan import (
 from multigpu.progress import Progress
 from multigpu.runtimes import llama_cpp_backends as backends
 from multigpu.runtimes import llama_cpp_memory as memory
+from multigpu.runtimes import llama_cpp_remote as remote_devices
 from multigpu.runtimes import llama_cpp_tensor as tensor
 from multigpu.runtimes.candidates import groups_of, sizes, whole
 from multigpu.runtimes.llama_cpp_rules import cache_types, shared_cache
@@ -92,7 +93,8 @@ def render(plan: Plan, executable: str, model_path: str) -> tuple[Service, ...]:
     """One service per replica. `executable` is the path of llama-server, `model_path` a GGUF."""
 
     def argv(port: int) -> tuple[str, ...]:
-        return executable, *merged(_flags(plan, model_path, port), plan.wish.flags)
+        wished = {name: value for name, value in plan.wish.flags.items() if name != "--rpc"}
+        return executable, *merged(_flags(plan, model_path, port), wished)
 
     return replica_services(plan, argv, health_path="/health", progress=progress(plan))
 
@@ -150,7 +152,7 @@ def _flags(plan: Plan, model_path: str, port: int) -> dict[str, str | None]:
     wish, chosen = plan.wish, plan.chosen
     mode = SPLIT_MODES.get(chosen.strategy, "none")
     # --device is checked while it is read: names of --rpc must be known by then.
-    remote = {"--rpc": wish.flags["--rpc"]} if "--rpc" in wish.flags else {}
+    remote, names = remote_devices.own(plan, backends.names(plan, port - wish.port))
     flags: dict[str, str | None] = {
         **remote,
         "--model": model_path,
@@ -159,7 +161,7 @@ def _flags(plan: Plan, model_path: str, port: int) -> dict[str, str | None]:
         "--alias": wish.served_model_name or wish.name,
         **_shared(plan),
         "--split-mode": mode,
-        "--device": ",".join(backends.names(plan, port - wish.port)),
+        "--device": ",".join(names),
         "--gpu-layers": "all" if chosen.gpu_layers is None else str(chosen.gpu_layers),
         "--fit": "off",
         "--flash-attn": "on" if mode == "tensor" else "auto",
