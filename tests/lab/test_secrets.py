@@ -104,7 +104,9 @@ def controller(lab: Lab, keys: Keys) -> list[str]:
     """Files that a run may have written on the controller and that hold a marker."""
     state = lab.settings.state
     places = [state, *(lab.settings.checkout / name for name in ("plans", "captures"))]
-    found = [path for place in places for path in place.rglob("*") if path.is_file()]
+    disks = state / "work"  # of the hosts
+    each = (path for place in places for path in place.rglob("*") if disks not in path.parents)
+    found = [path for path in each if path.is_file()]
     markers = (keys.api_key.encode(), keys.hf_token.encode())
     small = [path for path in found if path.stat().st_size < 10_000_000]
     return [str(p) for p in small if any(m in p.read_bytes() for m in markers)]
