@@ -11,6 +11,7 @@ from typing import Any
 
 from multigpu.backend import Backend
 from multigpu.errors import WishError
+from multigpu.given_secrets import is_secret, shown
 from multigpu.plan import Objective, Strategy, Wish
 from multigpu.runtimes import RUNTIMES
 from multigpu.wish_values import Balance, Endpoint
@@ -21,12 +22,6 @@ endpoints, multigpu-devices looks for the cards."""
 REVISION = re.compile(r"[A-Za-z0-9][\w./+-]*", re.ASCII)
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-SECRET = re.compile(r"(.*[_-])?(TOKEN|SECRET|PASSWORD|PASSWD|API[_-]?KEY|ACCESS[_-]KEY)", re.I)
-"""Names of flags and variables whose value is a secret. HF_TOKEN_PATH and TOKENIZERS_* are none."""
-EMBEDDED = re.compile(
-    r"://[^/\s:@]*:[^/\s@]+@|\bhf_[A-Za-z0-9]{20}|\bsk-[A-Za-z0-9_-]{20}", re.I | re.ASCII
-)
-"""A URL with user and password, a token of the Hugging Face hub, an OpenAI-like API key."""
 KEYS = tuple(field.name for field in fields(Wish) if field.name != "name")
 ALIASES = {"max_model_len": "context"}
 """vLLM's word for a key of ours."""
@@ -96,19 +91,6 @@ INSTEAD = (
 )
 
 
-def is_secret(name: str, value: object) -> bool:
-    """True when the name is that of a secret, or the value holds one whatever its name."""
-    named = SECRET.fullmatch(name.lstrip("-")) is not None
-    return named or (isinstance(value, str) and EMBEDDED.search(value) is not None)
-
-
-def _shown(value: object) -> object:
-    """A wrong value as an error may show it."""
-    if isinstance(value, Mapping):
-        return {k: "(hidden)" if is_secret(str(k), v) else v for k, v in value.items()}
-    return "(hidden)" if is_secret("", value) else value
-
-
 def _nearest(key: object) -> str:
     close = get_close_matches(str(key), KEYS, n=1, cutoff=0.5)
     return f": did you mean {close[0]!r}?" if close else f": use one of {', '.join(KEYS)}"
@@ -118,7 +100,7 @@ def _read(name: str, key: str, value: object) -> Any:
     try:
         return READERS[key](value)
     except ValueError as error:
-        raise WishError(f"{name}: {key} is {_shown(value)!r}: {error}") from None
+        raise WishError(f"{name}: {key} is {shown(value)!r}: {error}") from None
 
 
 def _text(value: object) -> str:
