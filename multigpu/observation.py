@@ -69,13 +69,15 @@ class UnitSeen:
 
 @dataclass(frozen=True)
 class ServiceSeen:
-    """Everything seen of one service."""
+    """Everything seen of one service. `endpoint` is what went wrong there, "" for nothing, None
+    where there is none."""
 
     name: str
     load: LoadSeen
     gpus: tuple[CardSeen, ...]
     nvml_error: str | None
     units: tuple[UnitSeen, ...]
+    endpoint: str | None = None
 
 
 def read(text: str) -> tuple[ServiceSeen, ...]:
@@ -104,8 +106,9 @@ def spec(
     units: Iterable[RenderedUnit],
     log_patterns: Iterable[str],
     seconds: int = SECONDS,
+    endpoint: str | None = None,
 ) -> dict[str, object]:
-    """What `observe` is to do for one service, as JSON-ready values."""
+    """What `observe` is to do for one service, as JSON-ready values. `endpoint` is a URL."""
     return {
         "name": plan.wish.name,
         "model": served_model_name(plan),
@@ -113,6 +116,7 @@ def spec(
         "seconds": seconds,
         "max_tokens": MAX_TOKENS,
         "units": [{"unit": unit.name, "url": unit.url} for unit in units],
+        "endpoint": endpoint,
         "api_key_file": api_key_file(plan.wish),
         "environment_names": [setting.name for setting in plan.environment],
         "log_patterns": list(log_patterns),

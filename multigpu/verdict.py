@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from textwrap import wrap
 
 from multigpu.fed import REDEPLOY, check_cards, differences
+from multigpu.listening import address
 from multigpu.observation import ServiceSeen, UnitSeen
 from multigpu.plan import Check, Plan
 from multigpu.runtimes import runtime
@@ -19,6 +20,7 @@ def judge(plan: Plan, units: tuple[RenderedUnit, ...], seen: ServiceSeen) -> tup
     return (
         *(check for unit in units for check in check_unit(plan, unit, find_unit(seen, unit.name))),
         check_answers(seen),
+        *check_endpoint(plan, seen),
         *check_cards(plan, units, seen),
     )
 
@@ -74,6 +76,20 @@ def check_answers(seen: ServiceSeen) -> Check:
         "completions and no failure",
         f"read the engine's log: journalctl {names} -n 100",
     )
+
+
+def check_endpoint(plan: Plan, seen: ServiceSeen) -> Iterator[Check]:
+    """A request to the one address of the service is answered."""
+    if seen.endpoint is not None:
+        bind, port = address(plan)
+        found = f"the endpoint at {bind} port {port} answers"
+        yield Check(
+            "endpoint",
+            not seen.endpoint,
+            f"the endpoint at {bind} port {port}: {seen.endpoint}" if seen.endpoint else found,
+            "a completion through it",
+            f"read journalctl -u multigpu-endpoint-{plan.wish.name} -n 50, then deploys/serve.py",
+        )
 
 
 def screen(plan: Plan, seen: ServiceSeen, checks: tuple[Check, ...]) -> str:

@@ -27,7 +27,13 @@ def verify(
         host.noop("checked once the services run")
         return
     specs = [
-        observation.spec(d.plan, d.units, runtime(d.plan.chosen.runtime).LOG_PATTERNS, seconds)
+        observation.spec(
+            d.plan,
+            d.units,
+            runtime(d.plan.chosen.runtime).LOG_PATTERNS,
+            seconds,
+            None if d.endpoint is None else d.endpoint.url,
+        )
         for d in deployments
     ]
     seen = host.get_fact(

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from multigpu import endpoint, endpoint_seen, listening
+from multigpu import endpoint, endpoint_seen, listening, verdict
 from multigpu.decide import check_ports
 from multigpu.endpoint import RenderedEndpoint
 from multigpu.endpoint_seen import EndpointsSeen, Worker
 from multigpu.errors import MultigpuError
 from multigpu.hardware import Host, ManagedFile, UnitState
+from multigpu.observation import LoadSeen, ServiceSeen
 from multigpu.plan import Plan
 from multigpu.runtimes import runtime
 from multigpu.store import texts
@@ -148,6 +149,15 @@ def test_the_unit_is_locked_down_and_systemd_has_nothing_to_say(name: str, tmp_p
     verify = ("verify", "--recursive-errors=no", str(path))
     said = subprocess.run([str(ANALYZE), *verify], capture_output=True, text=True).stderr
     assert [line for line in said.splitlines() if "haproxy is not executable" not in line] == []
+
+
+def test_verification_fails_where_only_the_endpoint_does_not_answer() -> None:
+    load = LoadSeen(3, 9, 0, 90, "one", None)
+    found = ServiceSeen("chat", load, (), None, (), "HTTP Error 503: no engine")
+    (check,) = verdict.check_endpoint(PLANS["tls-and-key"], found)
+    assert not check.ok
+    assert check.found == "the endpoint at 0.0.0.0 port 443: HTTP Error 503: no engine"
+    assert list(verdict.check_endpoint(plan(), replace(found, endpoint=None))) == []
 
 
 MADE = rendered(PLANS["tls-and-key"])

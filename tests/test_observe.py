@@ -287,6 +287,7 @@ def test_the_request_says_what_to_load_and_what_to_look_for() -> None:
         "name": "chat",
         "model": "chat",
         "concurrency": 8,
+        "endpoint": None,
         "seconds": observation.SECONDS,
         "max_tokens": observation.MAX_TOKENS,
         "units": [{"unit": "multigpu-chat.service", "url": "http://127.0.0.1:8000"}],

@@ -131,7 +131,19 @@ def observe_service(spec: dict[str, Any]) -> dict[str, Any]:
         "gpus": cards,
         "nvml_error": sampler.error,
         "units": [observe_unit(unit, spec) for unit in spec["units"]],
+        "endpoint": asked_through(spec, headers),
     }
+
+
+def asked_through(spec: dict[str, Any], headers: Optional[Dict[str, str]]) -> Optional[str]:
+    """What one request to the endpoint said against it, "" when it was answered; None without."""
+    if spec.get("endpoint") is None:
+        return None
+    try:
+        complete(spec["endpoint"], spec["model"], 1, headers)
+    except local.FAILURES as error:
+        return local.said(error)
+    return ""
 
 
 def api_key(path: Optional[str]) -> Optional[Dict[str, str]]:
