@@ -89,7 +89,7 @@ def test_one_of_two_replicas_is_killed_under_load_and_no_waiting_request_fails(
     replicas: Lab,
 ) -> None:
     until(replicas, UP)
-    kill = "sudo pkill -9 -f 'llama-server.*--port 8001'"
+    kill = "sudo pkill -9 -f '^/opt.*llama-server.*--port 8001'"
     seen = under_load(replicas, 12, kill)
     assert failures(seen) == {}, seen
     assert seen["done"] > 10
@@ -113,13 +113,13 @@ def test_a_rolling_restart_cuts_no_stream(replicas: Lab) -> None:
 
 def test_a_frozen_engine_leaves_the_rotation(replicas: Lab) -> None:
     until(replicas, UP)
-    replicas.run(HOST, "sudo pkill -STOP -f 'llama-server.*--port 8001'")
+    replicas.run(HOST, "sudo pkill -STOP -f '^/opt.*llama-server.*--port 8001'")
     waited = time.monotonic()
     while states(replicas)["chat-0"] == "UP":
         assert time.monotonic() - waited < 30
         time.sleep(0.3)
     print(f"frozen: out of rotation after {time.monotonic() - waited:.1f} s")
-    replicas.run(HOST, "sudo pkill -CONT -f 'llama-server.*--port 8001'")
+    replicas.run(HOST, "sudo pkill -CONT -f '^/opt.*llama-server.*--port 8001'")
     until(replicas, UP)
 
 
