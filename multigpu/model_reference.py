@@ -69,8 +69,8 @@ def _page(address: str, endpoint: str) -> HubReference | None:
         return None
     words = [unquote(word) for word in parts.path.strip("/").split("/")]
     repo_id, rest = "/".join(words[:2]), words[2:]
-    if not REPOSITORY.fullmatch(repo_id):
-        return None
+    if not REPOSITORY.fullmatch(repo_id) or repo_id.endswith(".gguf"):
+        return None  # a mirror may serve other files, too
     if not rest:
         return HubReference(repo_id)
     kind, revision, filename = rest[0], "/".join(rest[1:2]), "/".join(rest[2:])

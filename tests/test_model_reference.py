@@ -65,6 +65,7 @@ def test_a_mirror_is_the_hub_where_it_is_the_endpoint() -> None:
     mirror = "http://mirror.lan:8080"
     assert hub_reference(f"{mirror}/org/name", mirror) == HubReference("org/name")
     assert hub_reference("http://mirror.lan:9090/org/name", mirror) is None
+    assert hub_reference(f"{mirror}/files/a.gguf", mirror) is None
 
 
 def test_a_page_of_the_hub_without_a_model_is_refused() -> None:

@@ -123,6 +123,7 @@ def test_a_killed_deploy_leaves_the_fetch_running_and_the_next_one_joins_it(web:
     partial = f"{web.directory}/tiny.gguf.partial"
     deadline = time.monotonic() + 60
     while web.lab.run(HOST, f"test -s {partial}", check=False).returncode:
+        assert first.poll() is None, "the deploy ended before the fetch began"
         assert time.monotonic() < deadline, "the fetch never began"
         time.sleep(0.3)
     first.send_signal(signal.SIGKILL)
@@ -170,5 +171,5 @@ def test_a_gated_repository_is_fetched_with_a_token_that_nobody_else_sees(web: W
     )
     told = web.lab.run(HOST, f"({seen}) 2>/dev/null", check=False).stdout
     assert TOKEN not in told
-    assert told.splitlines()[-1] == "600 root"
+    assert told.endswith("600 root\n")
     assert web.serve(wish).totals["success"] == 0
