@@ -248,10 +248,15 @@ class Host:
 
     def pair(self, a: int, b: int) -> GpuPair | None:
         """The record of an unordered pair, or None when the topology was not seen."""
+        return self.pair_records.get((a, b) if a < b else (b, a))
+
+    @property
+    def pair_records(self) -> dict[tuple[int, int], GpuPair]:
+        """The record of every pair (a < b) that the topology shows, made once."""
         known = memo(self)
         if "pairs" not in known:
             known["pairs"] = {(pair.a, pair.b): pair for pair in reversed(self.pairs)}
-        found: GpuPair | None = known["pairs"].get((a, b) if a < b else (b, a))
+        found: dict[tuple[int, int], GpuPair] = known["pairs"]
         return found
 
     def unit(self, name: str) -> UnitState | None:

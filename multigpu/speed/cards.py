@@ -74,16 +74,19 @@ class Team(NamedTuple):
 
 
 class Cards:
-    """The cards and ways of one host; what was looked up is kept."""
+    """The cards and ways of one host; what was looked up is kept.
+
+    The host keeps it, so it must not keep the host: only the garbage collector would free the two.
+    """
 
     def __init__(self, host: Host) -> None:
-        self.host = host
         self.by_index = {gpu.index: _card(gpu) for gpu in host.gpus}
         self.links = {gpu.index: _link(gpu) for gpu in host.gpus}
         self.unknown = frozenset([i for i, card in self.by_index.items() if card is None])
         self.far = frozenset([g.index for g in host.gpus if _far(g, self.by_index[g.index])])
         self.amd = frozenset([g.index for g in host.gpus if g.vendor is Vendor.AMD])
         self.numbers = {i: card.number for i, card in self.by_index.items() if card is not None}
+        self._pairs = host.pair_records
         self._kinds: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._joins: dict[tuple[int, ...], Join] = {}
         self._ways: dict[tuple[int, int], tuple[int, float]] = {}
@@ -133,8 +136,8 @@ class Cards:
         return _one_join(KINDS[kind], min([way[1] for way in ways], default=rate), len(group) > 2)
 
     def _way(self, a: int, b: int) -> tuple[int, float]:
-        """(place in `KINDS`, bytes/s one direction)."""
-        pair = self.host.pair(a, b)
+        """(place in `KINDS`, bytes/s one direction) of two cards, a < b."""
+        pair = self._pairs.get((a, b))
         slowest = min(self.links[a], self.links[b])
         if pair is not None and pair.nvlinks:
             return NVLINK, (pair.nvlink_gb_s or 25.0 * pair.nvlinks) * 1e9
