@@ -7,6 +7,8 @@ holds for all. Kept with the host.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 from math import ceil, floor
 
 from multigpu.hardware import Gpu, Host, Vendor
@@ -23,7 +25,8 @@ class Card:
     `fraction` is the largest `--gpu-memory-utilization`, up to vLLM's own 0.92, with which vLLM
     starts: it refuses when less than that is free. `batch` are the tokens of a step vLLM takes by
     itself where this is an engine's first card. `kind` is what resident weights depend on.
-    `other_mib` are whole MiB that others hold.
+    `other_mib` are whole MiB that others hold. Cards of one `size`, of any hosts, hold the same with
+    the same fraction.
     """
 
     gpu: Gpu
@@ -32,6 +35,7 @@ class Card:
     batch: int
     kind: tuple[bool, tuple[int, int] | None]
     other_mib: float
+    size: int
 
 
 def cards(host: Host, wish: Wish) -> dict[int, Card]:
@@ -53,5 +57,15 @@ def _card(gpu: Gpu, wish: Wish, alike: dict[object, Card]) -> Card:
         share = floor((here.free_mib - FREE_MARGIN_MIB) / here.total_mib * 100) / 100
         other = float(ceil(here.other_mib))
         fraction = max(0.01, min(RENDERED.gpu_memory_utilization, share))
-        alike[key] = Card(gpu, here, fraction, batched_tokens(gpu, {}), kind, other)
+        size = _size(kind, here.total_mib)
+        alike[key] = Card(gpu, here, fraction, batched_tokens(gpu, {}), kind, other, size)
     return alike[key]
+
+
+@lru_cache(maxsize=4096)
+def _size(kind: tuple[bool, tuple[int, int] | None], total_mib: float) -> int:
+    """A number of its own for each."""
+    return next(_NUMBERS)
+
+
+_NUMBERS = count()

@@ -37,6 +37,8 @@ GPU_MEMORY_UTILIZATION = RENDERED.gpu_memory_utilization
 FIT_MARGIN_MIB = 300
 # Stages whose terms are kept with an engine: what is kept for good, the collector walks through.
 KEPT = 256
+# Candidates whose sums are kept with an engine.
+KEPT_SUMS = 1024
 
 Span = tuple[int, int]
 Rank = tuple[Card, Span]
@@ -142,50 +144,97 @@ def sized(
 
     With the first settings that hold one request, or the last where none do.
     """
-    spans = stages(candidate, model)
-    if spans is None:
-        return candidate
     known = cards(host, wish)
     held = [known[index] for index in candidate.gpus]
     fraction = utilization(held, wish)
     e = engine(candidate, held, model, wish, release)
+    kept = _kept(e, model)
+    # All that the sums depend on: where cards are of one size, hosts share what was found.
+    key = (fraction, candidate.layers, *[card.size for card in held])
+    if key not in kept:
+        if len(kept) >= KEPT_SUMS:
+            kept.clear()
+        kept[key] = _tried(candidate, held, e, model, wish, fraction)
+    found = kept[key]
+    if found is None:
+        return candidate
+    return changed(candidate, memory=_on(held, found.rows), **found.sums)
+
+
+class Sized(NamedTuple):
+    """Memory of every card but for what others hold of it; fields of the candidate."""
+
+    rows: tuple[Memory, ...]
+    sums: dict[str, float | None]
+
+
+def _kept(e: Engine, model: ModelSpec) -> dict[object, Sized | None]:
+    """What engines of these settings hold of a model, with the engine; None: stages add not up."""
+    known = memo(e)
+    if known.get("sized-model") is not model:
+        known["sized-model"], known["sized"] = model, {}
+    found: dict[object, Sized | None] = known["sized"]
+    return found
+
+
+def _on(held: Sequence[Card], rows: Sequence[Memory]) -> tuple[Memory, ...]:
+    """Rows with what others hold of the cards; like neighbours are one object."""
+    found: list[Memory] = []
+    card = row = None
+    for own_card, own_row in zip(held, rows, strict=True):
+        if own_card is card and own_row is row:
+            found.append(found[-1])
+            continue
+        card, row = own_card, own_row
+        found.append(changed(row, other_mib=card.other_mib) if card.other_mib else row)
+    return tuple(found)
+
+
+def _tried(
+    candidate: Candidate,
+    held: list[Card],
+    e: Engine,
+    model: ModelSpec,
+    wish: Wish,
+    fraction: float,
+) -> Sized | None:
+    """With the first settings that hold a request; None where the stages do not add up."""
+    spans = stages(candidate, model)
+    if spans is None:
+        return None
     team = _team(candidate, held, spans, e.world)
-    found = candidate
+    context = workload(model, wish).context
     for tried in settings(e, wish):
-        found = _filled_in(candidate, team, tried, model, wish, fraction)
-        if found.kv_sequences:
+        found = _filled_in(team, tried, model, context, fraction)
+        if found.sums["kv_sequences"]:
             break
     return found
 
 
-def _filled_in(
-    candidate: Candidate, team: Team, e: Engine, model: ModelSpec, wish: Wish, fraction: float
-) -> Candidate:
-    """The candidate with the memory of engines that are started so; the smallest one's tokens."""
+def _filled_in(team: Team, e: Engine, model: ModelSpec, context: int, fraction: float) -> Sized:
+    """The memory of engines that are started so; the smallest one's tokens."""
     held = _held(team.ranks, e, model, fraction)
     parts = [held[i : i + team.world] for i in range(0, len(held), team.world)]
     rooms = [_blocks(part) for part in parts]
     blocks, sure = min(rooms)
-    context = workload(model, wish).context
     null = 1 if e.release.null_block else 0
     request, longest = _request(held, context, sure - null, e)
     needed = request + null
     concurrency = blocks / request if request else float(e.max_num_seqs)
-    memory: list[Memory] = []
+    rows: list[Memory] = []
     for part, (mine, enough) in zip(parts, rooms, strict=True):
-        memory += _rows(part, mine if enough >= needed else None, needed)
-    return changed(
-        candidate,
-        memory=tuple(memory * team.times),
-        kv_tokens=floor(concurrency * context),
-        kv_sequences=floor(concurrency) if sure >= needed else 0,
-        max_model_len=context,
-        context_limit=min(longest, model.max_position_embeddings or longest),
-        max_num_seqs=e.max_num_seqs,
-        max_num_batched_tokens=e.batched if e.told else None,
-        gpu_memory_utilization=fraction,
-        cpu_offload_mib=_offloaded(held) * team.times if e.offload_mib else 0.0,
-    )
+        rows += _rows(part, mine if enough >= needed else None, needed)
+    sums = {
+        "kv_tokens": floor(concurrency * context),
+        "kv_sequences": floor(concurrency) if sure >= needed else 0,
+        "max_model_len": context,
+        "context_limit": min(longest, model.max_position_embeddings or longest),
+        "max_num_seqs": e.max_num_seqs,
+        "max_num_batched_tokens": e.batched if e.told else None,
+        "gpu_memory_utilization": fraction,
+        "cpu_offload_mib": _offloaded(held) * team.times if e.offload_mib else 0.0,
+    }
+    return Sized(tuple(rows * team.times), sums)
 
 
 def _offloaded(held: Iterable[Held]) -> float:
@@ -235,7 +284,7 @@ def _rows(ranks: Sequence[Held], blocks: int | None, needed: int) -> list[Memory
 
 
 def _memory(rank: Held, blocks: int | None, needed: int) -> Memory:
-    card, fixed, capacity_mib = rank
+    _, fixed, capacity_mib = rank
     size = fixed.block_mib
     return Memory(
         fixed.weights_mib,
@@ -244,7 +293,6 @@ def _memory(rank: Held, blocks: int | None, needed: int) -> Memory:
         fixed.overhead_mib + (FIT_MARGIN_MIB if size and blocks is None else 0.0),
         capacity_mib,
         fixed.graphs_mib,
-        card.other_mib,
     )
 
 
