@@ -28,11 +28,11 @@ def changed(owner: Frozen, **changes: object) -> Frozen:
     `object.__setattr__`; here the fields are copied at once. Raises TypeError for an unknown field.
     """
     fields = owner.__dict__
-    made = object.__new__(type(owner))
-    own = made.__dict__
-    own.update(fields)
+    own = fields.copy()
     own.update(changes)
     if len(own) > len(fields):
         raise TypeError(f"{type(owner).__name__} has no {sorted(changes.keys() - fields.keys())}")
     own.pop("_memo", None)
+    made = object.__new__(type(owner))
+    object.__setattr__(made, "__dict__", own)
     return made

@@ -25,8 +25,8 @@ class Card:
     `fraction` is the largest `--gpu-memory-utilization`, up to vLLM's own 0.92, with which vLLM
     starts: it refuses when less than that is free. `batch` are the tokens of a step vLLM takes by
     itself where this is an engine's first card. `kind` is what resident weights depend on.
-    `other_mib` are whole MiB that others hold. Cards of one `size`, of any hosts, hold the same with
-    the same fraction.
+    `other_mib` are whole MiB that others hold. Of one fraction cards of one `size`, of any hosts,
+    hold the same.
     """
 
     gpu: Gpu

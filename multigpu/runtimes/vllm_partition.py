@@ -13,7 +13,7 @@ from multigpu.hardware import Host
 from multigpu.memo import memo
 from multigpu.placement import extremes_of, split_at
 from multigpu.plan import Candidate, ModelSpec, Wish
-from multigpu.runtimes.vllm_cards import cards
+from multigpu.runtimes.vllm_cards import Card, cards
 from multigpu.runtimes.vllm_memory import utilization
 from multigpu.runtimes.vllm_step import Engine, activations_mib, engine, graphs_mib, overhead_mib
 from multigpu.runtimes.vllm_weights import outer_mib
@@ -31,7 +31,31 @@ def partitioned(
     held = [known[index] for index in candidate.gpus]
     e = engine(candidate, held, model, wish)
     fraction = utilization(held, wish)
-    context = workload(model, wish).context
+    kept = _kept(e, model)
+    key = (fraction, *[card.size for card in held])
+    if key not in kept:
+        if len(kept) >= KEPT:
+            kept.clear()
+        kept[key] = _partitioned(held, e, model, fraction, workload(model, wish).context)
+    return kept[key]
+
+
+KEPT = 1024
+"""Partitions that are kept with an engine."""
+
+
+def _kept(e: Engine, model: ModelSpec) -> dict[object, tuple[int, ...] | None]:
+    """Partitions by the sizes of cards, of any hosts."""
+    known = memo(e)
+    if known.get("partitions-model") is not model:
+        known["partitions-model"], known["partitions"] = model, {}
+    found: dict[object, tuple[int, ...] | None] = known["partitions"]
+    return found
+
+
+def _partitioned(
+    held: list[Card], e: Engine, model: ModelSpec, fraction: float, context: int
+) -> tuple[int, ...] | None:
     step, sampling, first, last = _ends(e, model)
     budgets = [
         card.room.total_mib * fraction - overhead_mib(card.gpu.vendor, e) - step for card in held
@@ -44,17 +68,9 @@ def partitioned(
 
 
 def _ends(e: Engine, model: ModelSpec) -> tuple[float, float, float, float]:
-    """MiB of a step without and with sampling, what the first and the last stage hold besides.
-
-    Kept with the engine, for one model.
-    """
-    known = memo(e)
-    if known.get("ends-model") is not model:
-        steps = [graphs_mib(e) + activations_mib(model, e, last=last) for last in (False, True)]
-        outer = outer_mib(model, e.tp, first=True), outer_mib(model, e.tp, last=True)
-        known["ends-model"], known["ends"] = model, (*steps, *outer)
-    found: tuple[float, float, float, float] = known["ends"]
-    return found
+    """MiB of a step without and with sampling, what the first and the last stage hold besides."""
+    step, sampling = [graphs_mib(e) + activations_mib(model, e, last=on) for on in (False, True)]
+    return step, sampling, outer_mib(model, e.tp, first=True), outer_mib(model, e.tp, last=True)
 
 
 def _units(
