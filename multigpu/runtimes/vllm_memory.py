@@ -158,14 +158,20 @@ def sized(
     found = kept[key]
     if found is None:
         return candidate
-    return changed(candidate, memory=_on(held, found.rows), **found.sums)
+    rows, sums = found
+    return changed(candidate, memory=_on(held, rows), **sums)
 
 
-class Sized(NamedTuple):
-    """Memory of every card but for what others hold of it; fields of the candidate."""
+Row = tuple[float, float, float, float, float, float]
+"""The fields of a `Memory` but for the last, what others hold of the card."""
+Sums = dict[str, float | None]
+"""Fields of a candidate, beside its memory."""
+Sized = tuple[tuple[Row, ...], Sums]
+"""What a candidate holds of each card, whatever others hold of them.
 
-    rows: tuple[Memory, ...]
-    sums: dict[str, float | None]
+Numbers in tuples and no objects: of those the garbage collector has nothing to follow, which would
+stop planning to walk through all that is kept.
+"""
 
 
 def _kept(e: Engine, model: ModelSpec) -> dict[object, Sized | None]:
@@ -177,16 +183,16 @@ def _kept(e: Engine, model: ModelSpec) -> dict[object, Sized | None]:
     return found
 
 
-def _on(held: Sequence[Card], rows: Sequence[Memory]) -> tuple[Memory, ...]:
-    """Rows with what others hold of the cards; like neighbours are one object."""
+def _on(held: Sequence[Card], rows: Sequence[Row]) -> tuple[Memory, ...]:
+    """Memory with what others hold of the cards; like neighbours are one object."""
     found: list[Memory] = []
     card = row = None
     for own_card, own_row in zip(held, rows, strict=True):
         if own_card is card and own_row is row:
             found.append(found[-1])
-            continue
-        card, row = own_card, own_row
-        found.append(changed(row, other_mib=card.other_mib) if card.other_mib else row)
+        else:
+            card, row = own_card, own_row
+            found.append(Memory(*row, card.other_mib))
     return tuple(found)
 
 
@@ -206,7 +212,7 @@ def _tried(
     context = workload(model, wish).context
     for tried in settings(e, wish):
         found = _filled_in(team, tried, model, context, fraction)
-        if found.sums["kv_sequences"]:
+        if found[1]["kv_sequences"]:
             break
     return found
 
@@ -221,10 +227,10 @@ def _filled_in(team: Team, e: Engine, model: ModelSpec, context: int, fraction: 
     request, longest = _request(held, context, sure - null, e)
     needed = request + null
     concurrency = blocks / request if request else float(e.max_num_seqs)
-    rows: list[Memory] = []
+    rows: list[Row] = []
     for part, (mine, enough) in zip(parts, rooms, strict=True):
         rows += _rows(part, mine if enough >= needed else None, needed)
-    sums = {
+    sums: Sums = {
         "kv_tokens": floor(concurrency * context),
         "kv_sequences": floor(concurrency) if sure >= needed else 0,
         "max_model_len": context,
@@ -234,7 +240,7 @@ def _filled_in(team: Team, e: Engine, model: ModelSpec, context: int, fraction: 
         "gpu_memory_utilization": fraction,
         "cpu_offload_mib": _offloaded(held) * team.times if e.offload_mib else 0.0,
     }
-    return Sized(tuple(rows * team.times), sums)
+    return tuple(rows * team.times), sums
 
 
 def _offloaded(held: Iterable[Held]) -> float:
@@ -267,26 +273,26 @@ def _request(held: Iterable[Held], context: int, blocks: int, e: Engine) -> tupl
     return 0, UNBOUNDED
 
 
-def _rows(ranks: Sequence[Held], blocks: int | None, needed: int) -> list[Memory]:
+def _rows(ranks: Sequence[Held], blocks: int | None, needed: int) -> list[Row]:
     """The cards of one engine, like ones as one object.
 
     vLLM takes what is left as KV cache, cut to the blocks of the rank that has the fewest. Where
     not even one request fits (None) the cache is what that request needs, and the margin is seen.
     """
-    made: dict[int, Memory] = {}
+    made: dict[int, Row] = {}
     rows = []
     for rank in ranks:
         row = made.get(id(rank))
         if row is None:
-            row = made[id(rank)] = _memory(rank, blocks, needed)
+            row = made[id(rank)] = _row(rank, blocks, needed)
         rows.append(row)
     return rows
 
 
-def _memory(rank: Held, blocks: int | None, needed: int) -> Memory:
+def _row(rank: Held, blocks: int | None, needed: int) -> Row:
     _, fixed, capacity_mib = rank
     size = fixed.block_mib
-    return Memory(
+    return (
         fixed.weights_mib,
         float(ceil(needed * size) if blocks is None else floor(blocks * size)),
         fixed.activations_mib,
