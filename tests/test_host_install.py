@@ -55,11 +55,11 @@ class Machine:
         directory = str(self.prefix / "runtimes" / f"thing-1.0-{title}")
         return Job(directory, sys.executable, (str(path),), **fields)  # type: ignore[arg-type]
 
-    def run(self, job: Job) -> subprocess.CompletedProcess[str]:
+    def run(self, job: Job, **more: str) -> subprocess.CompletedProcess[str]:
         hidden = ("PIP_", "UV_", "https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY")
         own = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
         own |= {"PATH": self.path, "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1"}
-        own |= {"UV_HTTP_RETRIES": "1", "no_proxy": "127.0.0.1"}
+        own |= {"UV_HTTP_RETRIES": "1", "no_proxy": "127.0.0.1"} | more
         command = [sys.executable, "-m", "multigpu.host", "install", "runtime"]
         text = json.dumps(asdict(job))
         return subprocess.run([*command, text], env=own, capture_output=True, text=True)
@@ -158,6 +158,22 @@ def test_an_index_that_wants_a_login_is_said_to(machine: Machine, index: Index) 
     index.refuses = True
     line = last(machine.run(machine.job(lock(index.add("thing", "1.0")), index=index.url)))
     assert "package-index.netrc" in line, "pip says of a login no more than of a missing package"
+
+
+def test_a_login_comes_by_the_units_credential_and_is_nowhere_else(
+    machine: Machine, index: Index, tmp_path: Path
+) -> None:
+    index.refuses, index.login = True, "ada:hunter2"
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "netrc").write_text("machine 127.0.0.1 login ada password hunter2\n")
+    (credentials / "netrc").chmod(0o600)
+    job = machine.job(lock(index.add("thing", "1.0")), index=index.url)
+    done = machine.run(job, CREDENTIALS_DIRECTORY=str(credentials))
+    assert done.returncode == 0, done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+    left = subprocess.run(["grep", "-r", "hunter2", str(machine.prefix)], capture_output=True)
+    assert left.stdout == b""
 
 
 def test_a_folder_that_is_not_there_is_said_to(machine: Machine, index: Index) -> None:
