@@ -25,6 +25,7 @@ class Size:
 
 SIZES: dict[tuple[str, str], Size] = {
     ("vllm", "0.33.0"): Size(4147, 9603),
+    ("sglang", "0.5.23"): Size(4243, 10466),
 }
 LLAMA_BUILD_MIB = 3000
 """Objects, tools and the unpacked sdist of a build for one CUDA architecture."""
