@@ -1,8 +1,8 @@
 """One address in front of the engines of a service: HAProxy from the host's distribution.
 
 Values only: where an endpoint and its engines listen, its configuration and its unit as text.
-`operations.endpoint` brings them to a host. The words are those of HAProxy 2.4 (RHEL 9), 2.6
-(Debian 12) and 2.8 (Ubuntu 24.04): its configuration manual of each.
+`operations.endpoint` brings them to a host. The words are those of the configuration manual of
+HAProxy 2.6 (Debian 12), where they were run; none of them is meant to be newer than 2.4 (RHEL 9).
 """
 
 from __future__ import annotations
