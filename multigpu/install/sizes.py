@@ -1,4 +1,7 @@
-"""Disk space of runtimes, measured by tests/lab/test_real_install.py on a bare Debian 12 host."""
+"""Disk space of runtimes, measured with the installing program on Debian 12, x86_64.
+
+vLLM by tests/lab/test_real_install.py; SGLang outside the lab, with other traffic in its download.
+"""
 
 from __future__ import annotations
 
