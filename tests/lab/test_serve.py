@@ -167,6 +167,7 @@ TENSOR_PARALLEL = {
             "context": 1024,
             "concurrency": 4,
             "port": 8100,
+            "switch_runtime": True,
         }
     },
 }
