@@ -141,7 +141,8 @@ def _verdict(value: Any) -> Optional[LastVerdict]:
 def _backoff(value: Any) -> Backoff:
     if not isinstance(value, dict):
         return Backoff()
-    n, until = value.get("n"), value.get("until")
+    n: Any = value.get("n")
+    until: Any = value.get("until")
     return Backoff(max(0, n) if _is(n, int) else 0, until if _is(until, (int, float)) else None)
 
 
