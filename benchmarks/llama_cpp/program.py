@@ -131,13 +131,20 @@ def _started(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "LD_LIBRARY_PATH": str(library), "GGML_NO_BACKTRACE": "1"},
+        env=environment(library),
     )
     with process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def environment(library: Path) -> dict[str, str]:
+    """The caller's, where `library` comes before the folders that hold CUDA's libraries."""
+    folders = [str(library), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    found = {"LD_LIBRARY_PATH": os.pathsep.join(folders), "GGML_NO_BACKTRACE": "1"}
+    return {**os.environ, **found}
 
 
 def free_port() -> int:

@@ -6,7 +6,6 @@ hole for their data, so nothing is downloaded; the trial load of `--fit on` prin
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,13 +14,20 @@ from typing import Any
 
 from benchmarks.llama_cpp.architectures import MODELS, TIED
 from benchmarks.llama_cpp.files import write
-from benchmarks.llama_cpp.program import Case, Terms, free_port, terms, unpacked, wheel
+from benchmarks.llama_cpp.program import (
+    Case,
+    Terms,
+    environment,
+    free_port,
+    terms,
+    unpacked,
+    wheel,
+)
 from benchmarks.llama_cpp_memory import TERMS, Row, predicted
 from multigpu.store.gguf_files import from_header
 
 NAMES = ("Llama-3.1-8B", "Qwen3-32B", "Qwen3-30B-A3B", "Gemma-3-27B", "gpt-oss-20b")
 DEVICES = 2
-TRIAL_S = 90.0
 
 
 def program(given: str | None, folder: Path) -> Path | None:
@@ -63,13 +69,12 @@ def rows(folder: Path, names: tuple[str, ...] = NAMES) -> Iterator[Row]:
 
 def breakdown(folder: Path, model: Path, case: Case) -> list[Terms]:
     """What the trial load prints; the server is ended before it really loads."""
-    library = os.pathsep.join([str(folder / "lib"), os.environ.get("LD_LIBRARY_PATH", "")])
     argv = [
         *(str(folder / "bin" / "llama-server"), "--model", str(model), "--split-mode", "layer"),
         *("--fit", "on", "--log-jsonl", "--verbosity", "4", "--port", str(free_port())),
         *case.flags,
     ]
-    settings = {"LD_LIBRARY_PATH": library, "GGML_CUDA_DEVICES": str(DEVICES)}
+    twice = {"GGML_CUDA_DEVICES": str(DEVICES)}
     lines: list[str] = []
     with subprocess.Popen(
         argv,
@@ -77,7 +82,7 @@ def breakdown(folder: Path, model: Path, case: Case) -> list[Terms]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, **settings, "GGML_NO_BACKTRACE": "1"},
+        env={**environment(folder / "lib"), **twice},
     ) as process:
         try:
             assert process.stdout is not None

@@ -45,6 +45,7 @@ PRINTED = {
     "version": r"LLM engine \(v(\d+\.\d+\.\d+)",
     "boot_s": r"init engine .{0,80}? took ([\d.]+) s",
 }
+SPEEDS = ("ttft_ms", "tpot_ms", "decode_tokens_per_s")
 
 
 def plan(capture: Path, model: Path, pairs: Sequence[str]) -> dict[str, Any]:
@@ -94,7 +95,8 @@ def boot(
         record["ready_s"] = round(time.monotonic() - started, 1)
         record["nvml_ready_mib"] = used_mib()
         if record["ready"]:
-            record["speeds"] = _speeds(_url(argv), predicted)
+            alone = made["workload"]["concurrency"] == 1
+            record["speeds"] = _speeds(_url(argv), predicted if alone else {})
             record["nvml_loaded_mib"] = used_mib()
     record["printed"] = printed(log.read_text(errors="replace"))
     return record
@@ -116,11 +118,8 @@ def _speeds(url: str, predicted: Mapping[str, Any]) -> list[dict[str, Any]]:
     with contextlib.suppress(OSError, ValueError):
         clients.measured(url, 2, 1024, 32)
         made.append(asdict(clients.measured(url, 1, 1024, 256)))
-        made[0]["predicted"] = {
-            key: predicted[key]["value"]
-            for key in ("ttft_ms", "tpot_ms", "decode_tokens_per_s")
-            if predicted.get(key)
-        }
+        said = {key: predicted[key]["value"] for key in SPEEDS if predicted.get(key)}
+        made[0] |= {"predicted": said} if len(said) == len(SPEEDS) else {}
         made.append(asdict(clients.measured(url, 64, 1024, 128)))
     return made
 
