@@ -84,7 +84,7 @@ class Clock:
         self.tick_s, self.last, self.watched, self.gap = tick_s, now, 0.0, False
 
     def tick(self, now: float) -> float:
-        """Watched seconds so far; `gap` says whether this tick came late, or the clock went back."""
+        """Watched seconds so far; `gap`: this tick came late, or the clock went back."""
         passed = now - self.last
         self.last = now
         self.gap = not 0 <= passed <= GAP_TICKS * self.tick_s
@@ -140,7 +140,9 @@ class Judge:
         if not self.metrics and connected:
             return False
         pause = self.times.canary_s
-        if self.busy:
+        if self.failing is not None:
+            pause = min(pause, self.times.frozen_s)
+        elif self.busy:
             pause = min(pause, self.times.corroborated_s / 2)
         quiet = self.at - max(self.moved, self.canary_ended)
         return quiet >= pause

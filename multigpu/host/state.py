@@ -1,7 +1,7 @@
 """What a supervisor knows of its service, one JSON file for each process, for whoever reads it.
 
-`/var/lib/multigpu/<wish>/state/<service>.json`, written as a whole or not at all. The directory may
-be read by the group `multigpu`; a file that is missing, torn or of another release is a value:
+`/var/lib/multigpu/<wish>/state/<service>.json`, written as a whole or not at all. It holds no
+secret and may be read by everybody; a file that is missing, torn or of another release is a value:
 `EMPTY`, or the fields that could be read. Times are Unix seconds.
 """
 
@@ -19,7 +19,7 @@ LOADING, SERVING, STALLED, DRAINING = "loading", "serving", "stalled", "draining
 STOPPED, BACKING_OFF, GAVE_UP, FENCED = "stopped", "backing_off", "gave_up", "fenced"
 STATES = (LOADING, SERVING, STALLED, DRAINING, STOPPED, BACKING_OFF, GAVE_UP, FENCED)
 HISTORY = 20
-MODE, DIRECTORY_MODE = 0o640, 0o750
+MODE, DIRECTORY_MODE = 0o644, 0o755
 LONGEST_BYTES = 1_000_000
 
 
