@@ -87,7 +87,10 @@ def same_wish(old: Wish, new: Wish) -> bool:
 
 
 def check_cards(machine: Host, kept: Plan, path: str) -> None:
-    """The planned cards are still there, by UUID. Raises MultigpuError naming the missing one."""
+    """The planned cards are still there, by UUID, and where the plan has them by address.
+
+    Raises MultigpuError naming the one that is not.
+    """
     here = {gpu.index: gpu for gpu in machine.usable}
     for index, uuid in zip(kept.chosen.gpus, kept.gpu_uuids, strict=True):
         gpu = here.get(index)
@@ -96,6 +99,12 @@ def check_cards(machine: Host, kept: Plan, path: str) -> None:
             raise MultigpuError(
                 f"{path} plans GPU {index} as {uuid}, {machine.name} has {found} there: "
                 "review with deploys/plan.py"
+            )
+    for index, address in zip(kept.chosen.gpus, kept.gpu_addresses, strict=False):
+        if here[index].pci_bus_id != address:
+            raise MultigpuError(
+                f"{path} plans GPU {index} at {address}, on {machine.name} it is at "
+                f"{here[index].pci_bus_id}: review with deploys/plan.py"
             )
 
 

@@ -1,8 +1,8 @@
 """One address in front of the engines of a service: HAProxy from the host's distribution.
 
 Values only: where an endpoint and its engines listen, its configuration and its unit as text.
-`operations.endpoint` brings them to a host. The words are those of HAProxy 2.4 (RHEL 9), 2.6
-(Debian 12) and 2.8 (Ubuntu 24.04): its configuration manual of each.
+`operations.endpoint` brings them to a host. The words are those of the configuration manual of
+HAProxy 2.6 (Debian 12), where they were run; none of them is meant to be newer than 2.4 (RHEL 9).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ CONFIG_TEMPLATE, UNIT_TEMPLATE = "haproxy.cfg.j2", "multigpu-endpoint.service.j2
 PREFIX = "multigpu-endpoint-"
 """How the names of the units begin that are endpoints."""
 UNPRIVILEGED = 1024
-STOP_S = 30
+STOP_S = 10
+"""For streams when the unit itself restarts, while new clients are refused."""
 STREAM_S = 3600
 """The longest silence of a stream, and how long a worker that was reloaded away may finish its
 own."""
@@ -159,7 +160,6 @@ def _values(plan: Plan, endpoint: Endpoint, services: Sequence[Service]) -> dict
         "buffer_bytes": buffer_bytes(plan),
         "stop_s": STOP_S,
         "sandbox": _sandbox(bind, port),
-        "summary": f"{len(services)} engine{'s' if len(services) > 1 else ''}, {endpoint.balance}",
     }
 
 

@@ -130,8 +130,15 @@ def api_key_file(wish: Wish) -> str | None:
 
 def limit_s(specs: Iterable[Mapping[str, Any]]) -> int:
     """Seconds after which an observation is given up: the sum of its own limits."""
-    waits = 2 * REQUEST_TIMEOUT_S
-    return 30 + sum(int(waits + s["seconds"] + COMMANDS_S * len(s["units"])) for s in specs)
+    return 30 + sum(
+        int(_requests(s) * REQUEST_TIMEOUT_S + s["seconds"] + COMMANDS_S * len(s["units"]))
+        for s in specs
+    )
+
+
+def _requests(spec: Mapping[str, Any]) -> int:
+    """How many times in a row an observation may wait for an answer."""
+    return 2 if spec.get("endpoint") is None else 3
 
 
 def users(plan: Plan) -> int:

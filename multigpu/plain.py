@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +16,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.preconf.json import make_converter
 
+from multigpu.backend import Backend
 from multigpu.plan import (
     Candidate,
     Estimate,
@@ -59,9 +60,16 @@ def to_plain(plan: Plan) -> dict[str, Any]:
 def to_plan(value: Mapping[str, Any]) -> Plan:
     """The plan again. Raises ValueError when the values are not those of a plan."""
     try:
-        return _converter.structure(value, Plan)
+        return _with_backend(_converter.structure(value, Plan), value)
     except (cattrs.BaseValidationError, KeyError, TypeError, AttributeError, ValueError):
         raise ValueError("these are not the values of a plan") from None
+
+
+def _with_backend(plan: Plan, value: Mapping[str, Any]) -> Plan:
+    """Files written before plans had a backend tell ROCm by the variable that names its cards."""
+    rocm = any(setting.name == "HIP_VISIBLE_DEVICES" for setting in plan.environment)
+    unsaid = "backend" not in value and "HIP_VISIBLE_DEVICES" not in plan.wish.env
+    return replace(plan, backend=Backend.HIP) if rocm and unsaid else plan
 
 
 def _rank(key: str) -> int:

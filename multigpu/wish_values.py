@@ -65,8 +65,8 @@ class Wish:
     prompt and tools of an agent), part of `input_tokens`. `switch_runtime` lets a service that has
     been in use for less than a week go over to another runtime.
 
-    `api_key_file` and `hf_token_file` are paths on the controller of files that hold a secret, never
-    the secret itself. `revision` is a commit, tag or branch of a hub repository, `sha256` what a
+    `api_key_file` and `hf_token_file` are paths on the controller of files that hold a secret,
+    never the secret itself. `revision` is a commit, tag or branch of a hub repository, `sha256` what a
     downloaded GGUF must be (one hash for each shard), and with `trust_remote_code` Python files of
     the repository are fetched and run.
 

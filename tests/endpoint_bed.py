@@ -70,9 +70,11 @@ def _free(port: int) -> bool:
 class Bed:
     """Two engines and an endpoint; everything ends with `close`."""
 
-    def __init__(self, directory: Path, wished: Endpoint, *engine: float, **wish: Any) -> None:
+    def __init__(
+        self, directory: Path, wished: Endpoint, *engine: float, slots: int = 8, **wish: Any
+    ) -> None:
         self.directory, self.engine_arguments = directory, [str(a) for a in engine]
-        self.plan = made(free_port(), wished, **wish)
+        self.plan = made(free_port(), wished, slots, **wish)
         self.port = self.plan.wish.port
         first = self.port + 1
         self.services = tuple(

@@ -55,7 +55,7 @@ class HubHandler(Handler):
         # Planning asks for the first bytes, by a range that has an end.
         header = re.fullmatch(r"bytes=0-\d+", self.headers.get("Range") or "")
         slow = path.startswith("/slow/") and not header
-        turn = Turn(pause_s=0.05, chunk=1 << 18) if slow else Turn()
+        turn = Turn(pause_s=0.1, chunk=1 << 18) if slow else Turn()
         return self.answer(turn, self.server.contents[path], None)
 
     def allowed(self, repo_id: str, revision: str) -> bool:
@@ -128,7 +128,7 @@ def _sibling(name: str, content: bytes) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve a folder on all addresses; its /slow/NAME.gguf are sent at about 5 MiB/s."""
+    """Serve a folder on all addresses; its /slow/NAME.gguf are sent at about 2.5 MiB/s."""
     folder, port, token = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     hub = SimulatedHub(token=token, port=port)
     hub.contents = {f"/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*.gguf")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zipfile
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -69,8 +70,11 @@ def line(wheel: Path) -> str:
 class Index:
     """A simple repository (PEP 503) on the loopback while the context lasts.
 
-    `truncated`: files break off half-way; `refuses`: every answer is 401. `asked` are the paths.
+    `truncated`: files break off half-way; `refuses`: every answer is 401, `login` (user:password)
+    lets in. `asked` are the paths.
     """
+
+    login: str | None = None
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -110,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.index.asked.append(self.path)
-        if self.index.refuses:
+        if self.index.refuses and not self.known():
             self.answer(401, b"login", "text/plain")
         elif self.path.startswith("/files/"):
             self.file(self.index.directory / self.path.removeprefix("/files/"))
@@ -120,6 +124,10 @@ class Handler(BaseHTTPRequestHandler):
             links = "".join(f'<a href="/files/{path.name}">{path.name}</a>\n' for path in found)
             body = f"<!DOCTYPE html><html><body>{links}</body></html>".encode()
             self.answer(200 if found else 404, body, "text/html")
+
+    def known(self) -> bool:
+        word = b64encode((self.index.login or "").encode()).decode()
+        return self.index.login is not None and self.headers["Authorization"] == f"Basic {word}"
 
     def do_HEAD(self) -> None:
         self.answer(405, b"", "text/plain")

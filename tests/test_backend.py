@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from multigpu import backend, devices
 from multigpu.backend import Backend
-from multigpu.errors import NoPlan, WishError
+from multigpu.decide import check_cards
+from multigpu.errors import MultigpuError, NoPlan, WishError
 from multigpu.hardware import Gpu, Host, LeftOut, Vendor
+from multigpu.plain import to_plain, to_plan
 from multigpu.plan import Plan, Wish
 from multigpu.planner import plan
 from multigpu.runtimes import llama_cpp, runtime
@@ -286,6 +288,24 @@ def test_a_backend_is_not_wished_of_vllm() -> None:
     (asked,) = wishes({"chat": {"model": "org/model", "backend": "hip"}})
     with pytest.raises(WishError, match=r"backend is llama\.cpp's"):
         plan(host(R9700), hf(), asked)
+
+
+def test_a_plan_keeps_its_backend_in_a_file_and_one_without_is_told_by_its_variable() -> None:
+    for made in (planned(host(XTX, XTX, rocm="7.0.2")), planned(seated(MI50, MI50))):
+        again = to_plan(to_plain(made))
+        assert (again.backend, again.gpu_addresses) == (made.backend, made.gpu_addresses)
+    old = to_plain(planned(host(XTX, XTX, rocm="7.0.2")))
+    del old["backend"]
+    assert to_plan(old).backend is Backend.HIP
+
+
+def test_a_card_over_vulkan_that_moved_to_another_address_is_refused() -> None:
+    machine = seated(MI50)
+    made = planned(machine)
+    check_cards(machine, made, "plans/tower.yaml")
+    moved = replace(machine, gpus=(replace(machine.gpus[0], pci_bus_id="0000:09:00.0"),))
+    with pytest.raises(MultigpuError, match=r"at 0000:03:00\.0, on tower it is at 0000:09:00\.0"):
+        check_cards(moved, made, "plans/tower.yaml")
 
 
 # --- devices of the unit -------------------------------------------------------------------------

@@ -10,16 +10,18 @@ import pytest
 from pyinfra.api import FileUploadCommand, StringCommand
 
 from facts.credentials import Credentials
-from multigpu import credentials, generation
+from multigpu import credentials, flags, generation
 from multigpu.credentials import DIRECTORY, Installed, Secret, Wanted, proof
 from multigpu.errors import MultigpuError
 from multigpu.hardware import Host, ManagedFile, UnitState
+from multigpu.page.flag_reasons import REASONS
 from multigpu.plan import Service, Wish
 from multigpu.store import secret_files
 from multigpu.units import RenderedUnit
 from multigpu.wish_values import Endpoint
 from operations.credentials import credentials as install
 from operations.credentials import forget
+from tests import hardened
 
 KEY = b"sk-marker-3f9a\n"
 PATH = f"{DIRECTORY}/chat.api_key"
@@ -160,3 +162,15 @@ def test_a_proof_takes_a_guesser_long_enough() -> None:
 def test_forgetting_names_the_paths_only() -> None:
     (command,) = forget._inner(paths=(PATH,))
     assert str(command) == f"rm -f {PATH}"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("llama.cpp", "llama-server, CUDA"), ("sglang", "SGLang, CUDA")]
+)
+def test_the_flag_that_names_the_key_is_known_to_the_runtime_and_explained(
+    name: str, kind: str
+) -> None:
+    words = credentials.words(name, "chat", Wish("chat", "m", api_key_file="k"))
+    assert flags.check(name, words) == ()
+    flag, _ = words
+    assert flag in REASONS and flag in hardened.text(hardened.unit(kind))

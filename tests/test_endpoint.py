@@ -198,6 +198,14 @@ def test_another_unit_file_restarts() -> None:
     assert endpoint_seen.restart_reason(Host(name="tower"), MADE) == "not running"
 
 
+def test_another_balance_or_another_count_of_engines_is_a_reload_and_no_restart() -> None:
+    one, other = rendered(PLANS["replicas"]), rendered(PLANS["prefix-hash"])
+    assert one.revision == other.revision
+    assert one.config_revision != other.config_revision
+    three = rendered(plan(replace(EIGHT, gpus=(0, 1, 2), replicas=3)))
+    assert (three.revision, len(three.servers)) == (one.revision, 3)
+
+
 def test_a_new_endpoint_is_known_as_new_once() -> None:
     assert endpoint_seen.is_new(Host(name="tower"), [MADE], "chat")
     assert not endpoint_seen.is_new(machine(), [MADE], "chat")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
+import ssl
+import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from multigpu import listening
+from multigpu.host import verdict_port
 from multigpu.wish_values import Balance, Endpoint
 from tests.endpoint_bed import HAPROXY, Bed, Users, outcome, until
 
@@ -41,9 +49,6 @@ def test_an_engine_that_is_killed_under_load_fails_no_request_that_had_not_begun
 
 def test_a_verdict_of_down_takes_an_engine_out_whose_health_is_200(bed: Bed) -> None:
     bed.engines[0].send_signal(signal.SIGKILL)  # its engine goes on and answers 200
-    from multigpu import listening
-    from multigpu.host import verdict_port
-
     bed.engines[0].wait()
     words = [verdict_port.DOWN]
     port = listening.beside(bed.services[0].port)
@@ -87,8 +92,6 @@ def test_a_reload_cuts_no_stream_and_the_new_worker_says_its_revision(bed: Bed) 
     for stream in streams:
         stream.start()
     time.sleep(0.4)
-    from dataclasses import replace
-
     other = Endpoint(balance=Balance.PREFIX_HASH)
     revision = bed.write(replace(bed.plan, wish=replace(bed.plan.wish, endpoint=other)))
     bed.reload()
@@ -138,10 +141,80 @@ def test_a_long_answer_outlives_a_silent_client(bed: Bed) -> None:
 
 
 def test_the_metrics_page_tells_of_each_engine(bed: Bed) -> None:
-    import urllib.request
-
-    from multigpu import listening
-
     url = f"http://127.0.0.1:{listening.beside(bed.port)}/metrics"
-    text = urllib.request.urlopen(url, timeout=5).read().decode()
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        text = answer.read().decode()
     assert 'haproxy_server_status{proxy="chat",server="chat-0"' in text
+
+
+def test_tls_and_the_key_guard_every_path_but_the_health(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "chat.certificate"
+    words = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=chat")
+    files = ("-keyout", key, "-out", certificate)
+    subprocess.run(["openssl", *words, *files], check=True, capture_output=True)
+    certificate.write_text(certificate.read_text() + key.read_text())
+    (tmp_path / "chat.api_key").write_text("first\n")
+    bed = Bed(tmp_path, Endpoint(certificate="chat.pem"), 0, 0, 0, api_key_file="key")
+
+    def status(method: str, path: str, key: str | None = None) -> int:
+        trust = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", bed.port, context=trust, timeout=10)
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        with contextlib.closing(connection):
+            connection.request(method, path, "{}" if method == "POST" else None, headers)
+            return connection.getresponse().status
+
+    try:
+        assert status("GET", "/health") == 200
+        assert [status("GET", path) for path in ("/metrics", "/v1/models")] == [401, 401]
+        asked = [status("POST", "/v1/completions", key) for key in (None, "wrong", "first")]
+        assert asked == [401, 401, 200]
+        (tmp_path / "chat.api_key").write_text("second\n")
+        before = bed.command("show info").split("Pid: ")[1].splitlines()[0]
+        bed.reload()
+        until(lambda: f"Pid: {before}\n" not in bed.command("show info"), 5)
+        assert [status("POST", "/v1/x", key) for key in ("first", "second")] == [401, 200]
+    finally:
+        bed.close()
+
+
+def test_a_full_queue_says_come_back_and_a_look_at_the_models_does_not_wait(
+    tmp_path: Path,
+) -> None:
+    bed = Bed(tmp_path, Endpoint(), 2, 0, 0, slots=1)
+    try:
+        seen: list[str] = []
+        users = [
+            threading.Thread(target=lambda: seen.append(outcome(bed.port, False)), daemon=True)
+            for _ in range(80)
+        ]
+        for user in users:
+            user.start()
+        until(lambda: "failed: 429" in seen, 10)
+        started = time.monotonic()
+        url = f"http://127.0.0.1:{bed.port}/v1/models"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            assert answer.status == 200
+        assert time.monotonic() - started < 1.5
+    finally:
+        bed.close()
+
+
+def test_a_client_that_is_gone_gives_its_place_free(tmp_path: Path) -> None:
+    bed = Bed(tmp_path, Endpoint(), 8, 0, 0, slots=1)
+    try:
+        connections = [http.client.HTTPConnection("127.0.0.1", bed.port) for _ in range(6)]
+        for connection in connections:
+            connection.request("POST", "/v1/completions", '{"prompt": "x"}')
+        until(lambda: current(bed) == 6, 5)
+        for connection in connections:
+            connection.close()
+        assert until(lambda: current(bed) == 0, 5) < 3
+    finally:
+        bed.close()
+
+
+def current(bed: Bed) -> int:
+    """Requests at the engines and in the queue."""
+    rows = [row.split(",") for row in bed.command("show stat").splitlines()]
+    return sum(int(row[4]) for row in rows if row[:2] == ["chat", "BACKEND"])

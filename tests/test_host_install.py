@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from multigpu.host import install_words
-from multigpu.install import Job
+from multigpu.install import Build, Job
+from tests.stand_in_llama import make_sdist
 from tests.stand_in_packages import Index, lock, make_wheel
 
 pytestmark = pytest.mark.process
@@ -55,14 +56,22 @@ class Machine:
         directory = str(self.prefix / "runtimes" / f"thing-1.0-{title}")
         return Job(directory, sys.executable, (str(path),), **fields)  # type: ignore[arg-type]
 
-    def run(self, job: Job) -> subprocess.CompletedProcess[str]:
+    def run(self, job: Job, **more: str) -> subprocess.CompletedProcess[str]:
+        return self.program("runtime", job, more)
+
+    def program(
+        self, what: str, job: Job | Build, more: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
         hidden = ("PIP_", "UV_", "https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY")
         own = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
         own |= {"PATH": self.path, "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1"}
-        own |= {"UV_HTTP_RETRIES": "1", "no_proxy": "127.0.0.1"}
-        command = [sys.executable, "-m", "multigpu.host", "install", "runtime"]
+        own |= {"UV_HTTP_RETRIES": "1", "no_proxy": "127.0.0.1"} | more
+        command = [sys.executable, "-m", "multigpu.host", "install", what]
         text = json.dumps(asdict(job))
         return subprocess.run([*command, text], env=own, capture_output=True, text=True)
+
+    def build(self, job: Build, **more: str) -> subprocess.CompletedProcess[str]:
+        return self.program("wheel", job, more)
 
     def left(self) -> list[str]:
         """Everything but the locks."""
@@ -160,6 +169,22 @@ def test_an_index_that_wants_a_login_is_said_to(machine: Machine, index: Index) 
     assert "package-index.netrc" in line, "pip says of a login no more than of a missing package"
 
 
+def test_a_login_comes_by_the_units_credential_and_is_nowhere_else(
+    machine: Machine, index: Index, tmp_path: Path
+) -> None:
+    index.refuses, index.login = True, "ada:hunter2"
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "netrc").write_text("machine 127.0.0.1 login ada password hunter2\n")
+    (credentials / "netrc").chmod(0o600)
+    job = machine.job(lock(index.add("thing", "1.0")), index=index.url)
+    done = machine.run(job, CREDENTIALS_DIRECTORY=str(credentials))
+    assert done.returncode == 0, done.stdout
+    assert "hunter2" not in done.stdout + done.stderr
+    left = subprocess.run(["grep", "-r", "hunter2", str(machine.prefix)], capture_output=True)
+    assert left.stdout == b""
+
+
 def test_a_folder_that_is_not_there_is_said_to(machine: Machine, index: Index) -> None:
     job = machine.job(lock(index.add("thing", "1.0")), find_links="/nonexistent/wheels")
     assert "wheel_directory /nonexistent/wheels is no directory" in last(machine.run(job))
@@ -194,3 +219,63 @@ def test_a_login_in_an_address_is_never_repeated() -> None:
     line = "error: Failed to fetch: `https://ada:hunter2@index.lan/simple/thing/`"
     assert "hunter2" not in install_words.reason([line])
     assert "index.lan" in install_words.reason([line])
+
+
+def build_job(machine: Machine, folder: Path, source: Path) -> Build:
+    """What a host of this kind would be asked to build."""
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    own = machine.prefix / "sdist.txt"
+    own.write_text(f"llama-cpp-python==9.9 --hash=sha256:{digest}\n")
+    tools = machine.prefix / "tools.txt"
+    tools.write_text(lock(make_wheel(folder, "ninja", "9.9")))
+    wheel = (
+        machine.prefix / "wheels/llama.cpp-9.9-kind/llama_cpp_python-9.9-py3-none-linux_x86_64.whl"
+    )
+    arguments = ("-DGGML_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=86;89")
+    return Build(
+        "kind",
+        str(wheel),
+        str(own),
+        str(tools),
+        arguments,
+        environment=(("HIPCXX", '"$(echo /opt/rocm)/clang"'),),
+        python=sys.executable,
+        find_links=str(folder),
+    )
+
+
+def test_a_wheel_is_built_from_its_sdist_and_installed_from_there(
+    machine: Machine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    compiled = make_wheel(tmp_path / "compiled", "bin", "1")
+    with zipfile.ZipFile(compiled, "a") as archive:
+        archive.writestr("bin/llama-server", "#!/bin/sh\necho served\n")
+    source = make_sdist(folder, compiled, "9.9", step_s=0.01)
+    job = build_job(machine, folder, source)
+    done = machine.build(job)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[3/3]" in done.stdout
+    assert machine.left() == [
+        "wheels",
+        "wheels/llama.cpp-9.9-kind",
+        f"wheels/llama.cpp-9.9-kind/{Path(job.wheel).name}",
+    ]
+    digest = hashlib.sha256(Path(job.wheel).read_bytes()).hexdigest()
+    directory = str(machine.prefix / "runtimes/llama.cpp-9.9-kind")
+    runtime = Job(directory, sys.executable, (), job.wheel, digest, link="llama.cpp")
+    assert machine.run(runtime).returncode == 0
+    said = subprocess.check_output([f"{directory}/llama.cpp/bin/llama-server"], text=True)
+    assert said == "served\n"
+    Path(job.wheel).write_bytes(b"somebody was here")
+    other = Job(directory + "2", sys.executable, (), job.wheel, digest, link="llama.cpp")
+    assert "has another hash than on the controller" in last(machine.run(other))
+
+
+def test_a_build_from_a_changed_sdist_is_refused(machine: Machine, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    source = make_sdist(folder, make_wheel(tmp_path / "compiled", "bin", "1"), "9.9", step_s=0.01)
+    job = build_job(machine, folder, source)
+    source.write_bytes(source.read_bytes() + b"x")
+    assert "has another hash than the lock" in last(machine.build(job))
+    assert machine.left() == []

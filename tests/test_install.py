@@ -11,7 +11,7 @@ import pytest
 from multigpu import install
 from multigpu.errors import MultigpuError, WishError
 from multigpu.hardware import Gpu, Host, ManagedFile, UnitState, Vendor
-from multigpu.install import Recipe, Source, generations, locks, source
+from multigpu.install import Recipe, Source, generations, locks, progress, source
 from multigpu.managed import Generation
 from multigpu.store.recipes import Files
 from multigpu.toolchain import Python, Toolchain
@@ -352,3 +352,16 @@ def test_jobs_hold_no_secret_and_fit_into_argv() -> None:
     for recipe in RECIPES.values():
         assert recipe.job is not None
         assert len(str(asdict(recipe.job))) < 4000
+
+
+# --- how far it is -------------------------------------------------------------------------------
+
+
+def test_what_the_host_shows_of_an_installation_is_read() -> None:
+    busy = progress.watched('ActiveState=activating\nJob=7\n{"line": "vllm: 12 s, [3/9]"}\n')
+    assert (busy.busy, busy.complete, busy.line) == (True, False, "vllm: 12 s, [3/9]")
+    failed = progress.watched('ActiveState=failed\nJob=0\n{"reason": "the disk is full"}\n')
+    assert (failed.busy, failed.reason, failed.line) == (False, "the disk is full", None)
+    done = progress.watched("ActiveState=inactive\nJob=0\nstamp\n\n")
+    assert done.complete
+    assert progress.watched('ActiveState=activating\n{"line": 7\n').line is None

@@ -517,7 +517,8 @@ def service() -> Service:
 def test_a_host_is_asked_with_the_flags_that_decide_memory() -> None:
     asked = llama_cpp_fit.command(service())
     assert asked.startswith("if test -x /opt/r/llama.cpp/bin/llama-fit-params; then env ")
-    assert "LD_LIBRARY_PATH=/opt/r/llama.cpp/lib CUDA_VISIBLE_DEVICES=0,1 timeout -k 10 60 " in asked
+    assert "LD_LIBRARY_PATH=/opt/r/llama.cpp/lib CUDA_VISIBLE_DEVICES=0,1 " in asked
+    assert " timeout -k 10 60 " in asked
     assert "--model m.gguf --ctx-size 8192 --parallel 1 --tensor-split 17,16 --fit off" in asked
     assert "--metrics" not in asked and "--port" not in asked
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("pyinfra")
-from operations.runtime import _RUN
+from operations.runtime import _START as _INSTALL
 from operations.units import _START
 
 # The first line of `scenes` holds what systemctl shows; each sleep brings the next line up.
@@ -28,7 +28,7 @@ done
 """,
     "sleep": '[ "$(wc -l < scenes)" -eq 1 ] || sed -i 1d scenes; : > slept\n',
     "journalctl": "echo 'the last words'\n",
-    "systemd-run": 'echo "systemd-run" >> calls; [ ! -e refuses ]\n',
+    "systemd-run": 'echo "systemd-run $*" >> calls; [ ! -e refuses ]\n',
 }
 
 
@@ -106,32 +106,49 @@ def test_waiting_restarts_nothing(bench: Bench) -> None:
     assert "restart" not in bench.calls
 
 
+Install = tuple[str, ...]
+IDLE = ["ActiveState=inactive Job=0"]
+
+
 @pytest.fixture
-def install(bench: Bench) -> tuple[str, str, str]:
-    return "multigpu-install-x.service", str(bench.folder / "installed"), "true"
+def install(bench: Bench) -> Install:
+    """Unit, stamp, status, proxy, login, and the program with its arguments."""
+    stamp, status = (str(bench.folder / name) for name in ("installed", "status"))
+    return "multigpu-install-x.service", stamp, status, "", "/nonexistent", "python3", "x.pyz"
 
 
-def test_an_installation_that_an_earlier_run_began_is_waited_for(
-    bench: Bench, install: tuple[str, str, str]
+@pytest.mark.parametrize("shown", ["ActiveState=activating Job=0", "ActiveState=inactive Job=7"])
+def test_an_installation_that_runs_or_is_queued_is_joined(
+    bench: Bench, install: Install, shown: str
 ) -> None:
-    (bench.folder / "sleep").write_text("#!/bin/sh\nsed -i 1d scenes; : > installed\n")
-    scenes = ["ActiveState=activating Job=7", "ActiveState=inactive"]
-    assert bench.run(_RUN, *install, scenes=scenes) == (0, "")
+    assert bench.run(_INSTALL, *install, scenes=[shown]) == (0, "")
     assert "systemd-run" not in bench.calls
 
 
-def test_an_installation_that_is_queued_is_not_given_up(
-    bench: Bench, install: tuple[str, str, str]
-) -> None:
-    (bench.folder / "sleep").write_text("#!/bin/sh\nsed -i 1d scenes; : > installed\n")
-    scenes = ["ActiveState=inactive Job=7", "ActiveState=inactive"]
-    assert bench.run(_RUN, *install, scenes=scenes) == (0, "")
+def test_a_complete_installation_is_not_begun(bench: Bench, install: Install) -> None:
+    (bench.folder / "installed").touch()
+    assert bench.run(_INSTALL, *install, scenes=IDLE) == (0, "")
+    assert "systemd-run" not in bench.calls
 
 
-def test_an_installation_that_fails_says_its_last_words(
-    bench: Bench, install: tuple[str, str, str]
-) -> None:
-    status, said = bench.run(_RUN, *install, scenes=["ActiveState=failed"])
-    assert status == 1
-    assert "multigpu-install-x.service failed" in said and "the last words" in said
-    assert "systemd-run" in bench.calls
+def test_the_reason_of_an_attempt_before_is_forgotten(bench: Bench, install: Install) -> None:
+    (bench.folder / "status").write_text('{"reason": "the disk is full"}')
+    assert bench.run(_INSTALL, *install, scenes=IDLE) == (0, "")
+    assert not (bench.folder / "status").exists()
+    assert "python3 x.pyz" in bench.calls
+
+
+def test_a_start_that_systemd_refuses_fails(bench: Bench, install: Install) -> None:
+    (bench.folder / "refuses").touch()
+    status, _ = bench.run(_INSTALL, *install, scenes=IDLE)
+    assert status != 0
+
+
+def test_proxy_and_login_reach_the_installing_unit_alone(bench: Bench, install: Install) -> None:
+    login = bench.folder / "netrc"
+    login.write_text("machine index.lan login ada password hunter2\n")
+    words = (*install[:3], "http://proxy.lan:3128", str(login), *install[5:])
+    assert bench.run(_INSTALL, *words, scenes=IDLE) == (0, "")
+    assert "--setenv=https_proxy=http://proxy.lan:3128" in bench.calls
+    assert f"--property=LoadCredential=netrc:{login}" in bench.calls
+    assert "hunter2" not in bench.calls

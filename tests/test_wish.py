@@ -51,7 +51,7 @@ def test_none_counts_as_left_out() -> None:
         ({"tensor_paralel_size": 2}, "did you mean 'tensor_parallel_size'"),
         ({"zzz": 1}, "unknown key 'zzz': use one of model"),
         ({"objective": "speed"}, "objective is 'speed': use one of latency, throughput, context"),
-        ({"runtime": "tgi"}, "runtime is 'tgi': use one of vllm, llama.cpp, sglang, llama_cpp.server"),
+        ({"runtime": "tgi"}, "runtime is 'tgi': use one of vllm, llama.cpp, sglang"),
         ({"strategy": "magic"}, "strategy is 'magic'"),
         ({"port": 0}, "port is 0"),
         ({"revision": "a..b"}, "revision is 'a..b': a commit, a tag or a branch"),

@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 
 from benchmarks.llama_cpp.architectures import Metadata
+from benchmarks.llama_cpp.program import environment
 
 Q4_0, F16, F32 = (
     gguf.GGMLQuantizationType.Q4_0,
@@ -64,7 +65,7 @@ def shapes(
         [sys.executable, "-m", "benchmarks.llama_cpp.tensors", str(library), str(path)],
         capture_output=True,
         text=True,
-        env={**os.environ, "LD_LIBRARY_PATH": str(library), "GGML_NO_BACKTRACE": "1"},
+        env=environment(library),
         timeout=120,
         check=False,
     )

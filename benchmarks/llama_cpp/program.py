@@ -102,7 +102,7 @@ class LlamaCpp:
                 for line in process.stdout:
                     lines.append(line)
                     if "fit_memory_breakdown" in line:
-                        return _terms(line)
+                        return terms(line)
         raise RuntimeError(f"{model.name}: {''.join(lines[-4:])}")
 
     def _command(self, model: Path, case: Case) -> list[str]:
@@ -114,7 +114,8 @@ class LlamaCpp:
         ]
 
 
-def _terms(line: str) -> list[Terms]:
+def terms(line: str) -> list[Terms]:
+    """Model, context and compute of every device, of one line of --log-jsonl."""
     rows = json.loads(line[line.find("{") :])["data"]["rows"]
     devices = [row for row in rows if row["kind"] == "device"]
     return [(row["model"], row["context"], row["compute"]) for row in devices]
@@ -130,13 +131,20 @@ def _started(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "LD_LIBRARY_PATH": str(library), "GGML_NO_BACKTRACE": "1"},
+        env=environment(library),
     )
     with process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def environment(library: Path) -> dict[str, str]:
+    """The caller's, where `library` comes before the folders that hold CUDA's libraries."""
+    folders = [str(library), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    found = {"LD_LIBRARY_PATH": os.pathsep.join(folders), "GGML_NO_BACKTRACE": "1"}
+    return {**os.environ, **found}
 
 
 def free_port() -> int:

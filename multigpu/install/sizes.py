@@ -1,4 +1,7 @@
-"""Disk space of runtimes, measured by tests/lab/test_real_install.py on a bare Debian 12 host."""
+"""Disk space of runtimes, measured with the installing program on Debian 12, x86_64.
+
+vLLM by tests/lab/test_real_install.py; SGLang outside the lab, with other traffic in its download.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ class Size:
 
 SIZES: dict[tuple[str, str], Size] = {
     ("vllm", "0.33.0"): Size(4147, 9603),
+    ("sglang", "0.5.23"): Size(4243, 10466),
 }
 LLAMA_BUILD_MIB = 3000
 """Objects, tools and the unpacked sdist of a build for one CUDA architecture."""

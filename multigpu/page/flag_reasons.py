@@ -171,6 +171,8 @@ def _offload(plan: Plan) -> str:
 
 NAME = "the name that clients ask for"
 REASONS: Mapping[str, str | Callable[[Plan], str]] = {
+    "--api-key-file": "where systemd puts the key of api_key_file for this process alone",
+    "--config": "the supervisor writes the key of api_key_file there, for this process alone",
     "--alias": NAME,
     "--batch-size": "tokens that one call may hold; the memory was planned with it",
     "--cache-type-k": _cache_type,

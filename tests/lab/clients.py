@@ -24,7 +24,7 @@ def ask(number: int, stream: bool) -> str:
     try:
         wanted = {
             "prompt": f"{number} and",
-            "max_tokens": 200,
+            "max_tokens": 48,
             "stream": stream,
             "ignore_eos": True,
         }

@@ -92,7 +92,7 @@ def test_one_of_two_replicas_is_killed_under_load_and_no_waiting_request_fails(
     kill = "sudo pkill -9 -f '^/opt.*llama-server.*--port 8001'"
     seen = under_load(replicas, 12, kill)
     assert failures(seen) == {}, seen
-    assert seen["done"] > 10
+    assert seen["done"] > 20
     until(replicas, UP)
 
 
@@ -123,14 +123,12 @@ def test_a_frozen_engine_leaves_the_rotation(replicas: Lab) -> None:
     until(replicas, UP)
 
 
-def test_another_balance_and_tls_are_reloaded_without_cutting_a_stream(
-    replicas: Lab, tmp_path: Path
-) -> None:
+def test_another_balance_is_reloaded_without_cutting_a_stream(replicas: Lab) -> None:
+    balanced(replicas)
     until(replicas, UP)
     load = "python3 /tmp/clients.py http://127.0.0.1:8000 4 20 > /tmp/seen.json 2>&1 &"
     replicas.run(HOST, f"nohup sh -c '{load}' >/dev/null 2>&1")
-    wish = {"endpoint": {"balance": "prefix_hash"}, "env": {"LLAMA_LOG_COLORS": "off"}}
-    run = chat(replicas, **wish)
+    run = chat(replicas, endpoint={"balance": "prefix_hash"})
     assert run.status == 0, run.said
     assert {name for name, _ in run.changed} == {"Unit and environment files", "Endpoints"}
     while replicas.run(HOST, "pgrep -f clients.py", False).stdout:

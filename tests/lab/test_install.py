@@ -25,9 +25,9 @@ from bed import network
 from bed.client import Lab
 from bed.shell import environment
 from bed.uplink import Uplink
-from stand_in_llama import make_sdist
 from test_serve import INVENTORY, Run, serve
 
+from tests.stand_in_llama import make_sdist
 from tests.stand_in_packages import lock, make_wheel
 
 pytestmark = pytest.mark.lab

@@ -170,7 +170,8 @@ def test_the_second_serve_changes_nothing_and_a_changed_key_restarts_the_service
 ) -> None:
     lab, keys = served.lab, served.keys
     again = serve(lab, "--limit", HOST, chat=keys.wish)
-    assert (again.status, again.totals["success"]) == (0, 0), again.said
+    assert again.status == 0, again.said
+    assert again.totals["success"] == 0, again.said
     other = Keys(keys.folder, f"sk-marker-{secrets.token_hex(8)}", keys.hf_token).write()
     rotated = serve(lab, "--limit", HOST, chat=keys.wish)
     assert rotated.status == 0, rotated.said
@@ -190,5 +191,5 @@ def test_a_key_that_is_wished_no_more_is_removed(served: Served) -> None:
 def test_a_key_file_that_others_may_read_is_refused_in_a_line(served: Served) -> None:
     (served.keys.folder / "key").chmod(0o644)
     run = serve(served.lab, "--limit", HOST, chat=served.keys.wish)
-    assert (run.status, run.results["failed_hosts"]) == (1, [HOST])
+    assert run.status == 1
     assert run.lines("has mode 0644, needed is 0600"), run.said

@@ -31,7 +31,8 @@ def test_another_runtime_is_refused_before_anything_changes_and_then_allowed(lab
     lab.run(HOST, f"echo '{other}' | sudo tee {RECORD}")
     refused = serve(lab, "--limit", HOST)
     (line,) = refused.lines("in use with vLLM since")
-    assert refused.status != 0 and "switch_runtime" in line and refused.totals["success"] == 0
+    assert refused.status != 0 and "switch_runtime" in line and not refused.results
+    assert record(lab)["runtime"] == "vllm"
     assert lab.run(HOST, "pgrep llama-server").stdout == before
     told = serve(lab, "--limit", HOST, "--data", "switch_runtime=chat")
     assert told.changed == [("Runtimes in use", HOST)], told.said

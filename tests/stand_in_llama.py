@@ -57,14 +57,14 @@ STEP_S = 7.0
 """Longer than the installing program's heartbeat, so that a step is seen on the screen."""
 
 
-def make_sdist(directory: Path, wheel: Path, version: str) -> Path:
-    """The archive, in `directory`."""
+def make_sdist(directory: Path, wheel: Path, version: str, step_s: float = STEP_S) -> Path:
+    """The archive, in `directory`; its build packs `wheel` and takes three steps of `step_s`."""
     directory.mkdir(parents=True, exist_ok=True)
     root = f"llama_cpp_python-{version}"
     path = directory / f"{root}.tar.gz"
     members = {
         "pyproject.toml": PROJECT.format(version=version).encode(),
-        "backend.py": BACKEND.format(version=version, step_s=STEP_S).encode(),
+        "backend.py": BACKEND.format(version=version, step_s=step_s).encode(),
         "PKG-INFO": f"Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {version}\n".encode(),
         "real.whl": wheel.read_bytes(),
     }
