@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAST := not fuzz and not process and not cli and not lab and not gpu and not online and not install and not parsers
 
-.PHONY: help setup demo rehearsal lab lab-down docs test test-install unit thorough fuzz test-parsers score lint types format locks wheel clean
+.PHONY: help setup demo rehearsal lab lab-down docs test test-install unit thorough fuzz test-parsers score lint types format locks real-gpu wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,9 @@ format: setup  ## let ruff rewrite
 
 locks:  ## renew requirements.txt and templates/requirements/ (needs uv)
 	scripts/make_locks.sh
+
+real-gpu: setup  ## what this machine's card says against predictions; skips what is missing
+	@$(BIN)/python -m scripts.real_gpu $(ARGS)
 
 wheel: setup  ## build and cache the llama.cpp wheel for the lab
 	@$(BIN)/python scripts/build_llama_wheel.py

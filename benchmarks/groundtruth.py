@@ -157,13 +157,14 @@ def _placed(row: Row, raw: dict[str, str]) -> Row:
 
 
 def _speculative(raw: dict[str, str]) -> Iterator[str]:
-    """Why a row's decoding is not plain."""
+    """Why a row's decoding is not plain.
+
+    That it was off is believed unless the row itself says that its file turns it on.
+    """
     text = f"{raw['model']} {raw['quant']} {raw['runtime_flags']} {raw['note']}"
-    if re.search(r"spec-?off|no spec", text, re.I) and raw["n"] != "211":
+    if re.search(r"spec-?off|no spec", text, re.I) and "--speculative-config" not in text:
         return
     if "club-3090 BENCHMARKS.md" in raw["source"] and "llama" not in runtime_of(raw):
-        if raw["n"] == "237":  # its note gives the spec-off reference and equal prose and code
-            return
         yield "speculative decoding (the repository's composes use MTP or DFlash)"
     elif SPECULATIVE.search(text) and "-MTP-GGUF" not in raw["model"]:
         yield "speculative decoding"

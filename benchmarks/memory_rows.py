@@ -108,7 +108,8 @@ def _row(raw: dict[str, str], cards: Host, spec: ModelSpec) -> MemoryRow:
         spec.name,
         runtime="vllm",
         tensor_parallel_size=_int(r"(?:-tp|tensor-parallel-size|TP)[ =](\d+)", flags) or 1,
-        gpu_memory_utilization=float(_found(r"(?:utilization|gmu)[ =]([\d.]+)", flags) or 0.9),
+        gpu_memory_utilization=_utilization(measured, raw["hardware"])
+        or float(_found(r"(?:utilization|gmu)[ =]([\d.]+)", flags) or 0.9),
         context=_int(r"max-model-len[ =](\d+)", flags),
     )
     tokens = measured.get("kv_tokens")
@@ -124,6 +125,18 @@ def _row(raw: dict[str, str], cards: Host, spec: ModelSpec) -> MemoryRow:
         weights_gib=float(measured["weights"]) if measured else None,
         as_run=_as_run(raw),
     )
+
+
+def _utilization(measured: dict[str, str], hardware: str) -> float | None:
+    """The fraction that ran, where a row prints every term of vLLM's sum and the card's memory.
+
+    What is stated may be of another run: the sum of one row is 0.95 of the card, not 0.9.
+    """
+    total = _found(r"([\d.]+) GiB", hardware)
+    terms = [measured.get(name) for name in ("weights", "torch_peak", "non_torch", "kv_pool")]
+    if total is None or None in terms:
+        return None
+    return round(sum(float(term or 0) for term in terms) / float(total), 2)
 
 
 def _as_run(raw: dict[str, str]) -> tuple[tuple[str, str], ...]:

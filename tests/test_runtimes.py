@@ -130,7 +130,7 @@ def test_vllm_keeps_its_own_number_of_requests_where_none_is_wished() -> None:
 def test_experts_cache_types_and_offloaded_weights_are_told() -> None:
     experts = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768}
     block = {"quant_method": "fp8", "weight_block_size": [128, 128]}
-    model = hf(dense(**experts, hidden_size=2048, num_hidden_layers=148, quantization_config=block))
+    model = hf(dense(**experts, hidden_size=2048, num_hidden_layers=142, quantization_config=block))
     machine = host(*[RTX_4090] * 4, memory_available_mib=65536)
     keys = {"kv_cache_dtype": "fp8", "cpu_offload_gib": 1.5}
     (service,) = rendered(

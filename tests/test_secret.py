@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multigpu.host import secret
-from multigpu.host.supervisor import CONFIG, ENGINE_EXIT
+from multigpu.host.verdicts import EXIT_STATUSES
 
+ENGINE_EXIT, CONFIG = EXIT_STATUSES["engine_exit"], EXIT_STATUSES["config"]
 SOURCE = Path(__file__).parent.parent
 KEY = "sk-marker-3f9a"
 

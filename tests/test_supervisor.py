@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from multigpu.host.supervisor import CONFIG, ENGINE_EXIT, PORT_TAKEN, START_TIMEOUT, port_taken
+from multigpu.host.listening import taken
+from multigpu.host.verdicts import EXIT_STATUSES
 
 pytestmark = pytest.mark.process
 
+ENGINE_EXIT, START_TIMEOUT = EXIT_STATUSES["engine_exit"], EXIT_STATUSES["start_timeout"]
+PORT_TAKEN, CONFIG = EXIT_STATUSES["port_conflict"], EXIT_STATUSES["config"]
 SOURCE = Path(__file__).parent.parent
 FOREVER = "import time; time.sleep(60)"
 TICK_S = "0.05"
@@ -288,4 +291,4 @@ def test_a_port_that_was_ours_a_moment_ago_is_free(tmp_path: Path) -> None:
         accepted, _ = server.socket.accept()
         accepted.close()  # the side that closes first lingers in TIME_WAIT
         client.close()
-    assert not port_taken(server.url)
+    assert not taken(server.url)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.vllm_boots import boots
 from multigpu import memory as m
 from multigpu.hardware import GpuProcess
 from multigpu.plan import Candidate, LayerCache, ModelSpec, Strategy, Wish
@@ -348,3 +349,23 @@ def test_a_longer_request_never_takes_fewer_blocks(
     blocks = [layout.blocks(context + more, in_flight) for more in (0, 1, 16, 1000)]
     assert blocks == sorted(blocks)
     assert layout.longest(blocks[0], in_flight) >= context
+
+
+def test_boots_of_the_rendered_release_on_an_h200_are_predicted_within_a_gib() -> None:
+    found = list(boots())
+    assert len(found) >= 2
+    assert max(abs(boot.error) for boot in found) < 1.0
+    assert sum(abs(boot.error) for boot in found) / len(found) < 0.4
+
+
+def test_a_pinned_release_is_sized_as_that_release_accounts() -> None:
+    """0.26 copies no embedding on its first start; 0.33 does, on the first stage, unless eager."""
+    later, earlier = sized(), sized(runtime_version="0.26.0")
+    assert later.memory[0].activations_mib > earlier.memory[0].activations_mib
+    eager = sized(flags={"--enforce-eager": None})
+    assert later.memory[0].activations_mib > eager.memory[0].activations_mib
+    assert [r.release(said).version for said in (None, "nightly", "0.26.1rc1")] == [
+        (0, 33),
+        (0, 33),
+        (0, 21),
+    ]

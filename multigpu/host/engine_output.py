@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from typing import IO, Deque, List, Optional
 
+from multigpu.host.secret import Masked
+
 KEPT_LINES = 50
 LONGEST_LINE = 500
 
@@ -64,6 +66,16 @@ class Output:
         self.rest = b""
         self.lock = threading.Lock()
         self.waits_for_ranks = 0
+        self.masked: Optional[Masked] = None
+
+    def copied_by(self, masked: Masked) -> None:
+        """The thread that feeds this."""
+        self.masked = masked
+
+    def settle(self, limit_s: float) -> None:
+        """Wait for the end of the stream: processes that were left behind may hold it."""
+        if self.masked is not None:
+            self.masked.finish(limit_s)
 
     def feed(self, data: bytes) -> None:
         """Take what was passed on; called by the thread that copies."""

@@ -18,7 +18,7 @@ from multigpu.host.nvml import memory_info
 XID_FILE = "/run/multigpu/xid.json"
 MIB = 1024 * 1024
 RECOVERY_ACTION = 230
-GPU_IS_LOST, RESET_REQUIRED, MISMATCH = 15, 16, 18
+NOT_FOUND, GPU_IS_LOST, RESET_REQUIRED, MISMATCH = 6, 15, 16, 18
 RESET_ACTIONS = (1, 4)
 RESET_XIDS = frozenset(
     (46, 62, 64, 95, 109, 110, 119, 120, 136, 140, 143, 155, 156, 158)
@@ -37,6 +37,7 @@ class Card:
     pci: Optional[str] = None
     utilization: Optional[int] = None
     power_w: Optional[float] = None
+    power_limit_w: Optional[float] = None
     used_mib: Optional[int] = None
     total_mib: Optional[int] = None
     recovery_action: Optional[int] = None
@@ -65,7 +66,7 @@ def read(wanted: Tuple[str, ...]) -> Optional[Reading]:
         return None
     try:
         import pynvml
-    except ImportError:
+    except (ImportError, MemoryError):  # ctypes, where no memory may be executed
         return None
     try:
         pynvml.nvmlInit()
@@ -90,6 +91,9 @@ def _card(pynvml: Any, uuid: str) -> Card:
     return replace(
         card,
         power_w=_optional(pynvml, lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000),
+        power_limit_w=_optional(
+            pynvml, lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
+        ),
         recovery_action=_recovery_action(pynvml, handle),
         processes=_processes(pynvml, handle),
     )
@@ -126,21 +130,26 @@ def _processes(pynvml: Any, handle: Any) -> Tuple[Tuple[int, Optional[int]], ...
 def xids(cards: Tuple[Card, ...], since: float, path: str = XID_FILE) -> List[Tuple[int, str]]:
     """Xids of these cards since a moment of time.monotonic(), each with its line; [] if unknown.
 
-    multigpu-kernel-log.service writes the file; it keeps a time that is comparable with ours.
+    multigpu-kernel-log.service writes the file (`multigpu.host.kernel_log`).
     """
     try:
         with open(path, "rb") as file:
-            gpus = json.loads(file.read(4_000_000))["gpus"]
-        ours = {card.pci for card in cards if card.pci}
+            events = json.loads(file.read(4_000_000))["events"]
+        ours = {card.pci[:-2] for card in cards if card.pci} | {card.uuid for card in cards}
         return [
-            (int(number), str(one.get("text") or ""))
-            for pci, found in gpus.items()
-            if pci.lower()[-12:] in ours
-            for number, one in (found.get("xid") or {}).items()
-            if float(one.get("last_uptime_s") or 0) > since
+            (int(one["xid"]), str(one.get("text") or ""))
+            for one in events
+            if one.get("xid") is not None
+            and float(one.get("uptime_s") or 0) > since
+            and ({one.get("uuid"), _short(one.get("pci"))} & ours)
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
+
+
+def _short(pci: Optional[str]) -> Optional[str]:
+    """`0000:01:00`: the kernel's lines leave the function out, NVML does not."""
+    return pci.lower()[-12:].partition(".")[0] if pci else None
 
 
 @dataclass
@@ -182,8 +191,8 @@ def sick(reading: Optional[Reading], since: float, path: str = XID_FILE) -> Dict
         return {}
     found: Dict[str, str] = {}
     for card in reading.cards:
-        if card.error == GPU_IS_LOST:
-            found["gpu_lost"] = f"{card.uuid} is lost (NVML)"
+        if card.error in (GPU_IS_LOST, NOT_FOUND):
+            found["gpu_lost"] = f"{card.uuid} is lost (NVML error {card.error})"
         elif card.error == RESET_REQUIRED or card.recovery_action in RESET_ACTIONS:
             found["reset_required"] = f"{card.uuid} needs a reset (NVML)"
     for number, text in xids(reading.cards, since, path):

@@ -129,7 +129,7 @@ class Judge:
             return None
         return self._dead(seen) or self._stalled(seen)
 
-    def wants_canary(self, connected: int = 0) -> bool:
+    def wants_canary(self, connected: int = 0, suspicious: bool = False) -> bool:
         """Time for a request of our own: it idles, or requests are there and nothing moves.
 
         A stuck gauge (a client that went away) is told from a hang by a request that is answered.
@@ -140,7 +140,7 @@ class Judge:
         if not self.metrics and connected:
             return False
         pause = self.times.canary_s
-        if self.failing is not None:
+        if self.failing is not None or suspicious:
             pause = min(pause, self.times.frozen_s)
         elif self.busy:
             pause = min(pause, self.times.corroborated_s / 2)

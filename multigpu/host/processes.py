@@ -7,7 +7,6 @@ that holds memory of a card is lost from sight when its parent dies (vllm issues
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -47,8 +46,13 @@ class Process:
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of orphans among its descendants; without prctl nothing."""
-    with contextlib.suppress(OSError, AttributeError):
+    """Make this process the parent of orphans among its descendants; without prctl nothing.
+
+    Where memory may not be written and executed, importing ctypes may fail (libffi before 3.4).
+    """
+    with contextlib.suppress(Exception):
+        import ctypes
+
         ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, 1, 0, 0, 0)
 
 

@@ -11,9 +11,8 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import threading
-from typing import IO, Dict, List, Optional
+from typing import IO, Dict, List, Protocol
 
 HIDDEN = b"(hidden)"
 CHUNK_BYTES = 65536
@@ -55,10 +54,20 @@ def write_config(values: Dict[str, str]) -> str:
     return path
 
 
+class Target(Protocol):
+    """Where masked output goes."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take some."""
+
+    def flush(self) -> object:
+        """Pass it on."""
+
+
 class Masked:
     """Copies a stream to another one with every secret replaced, until it ends."""
 
-    def __init__(self, source: IO[bytes], target: IO[bytes], secrets: List[str]) -> None:
+    def __init__(self, source: IO[bytes], target: Target, secrets: List[str]) -> None:
         self.source, self.target = source, target
         # Longer ones first: one secret may be the begin of another.
         self.secrets = sorted({s.encode() for s in secrets}, key=len, reverse=True)
@@ -131,15 +140,12 @@ class Secrets:
         self.headers = bearer(read(chosen.bearer)) if chosen.bearer else None
 
     def start(self, argv: List[str], environment: Dict[str, str]) -> subprocess.Popen[bytes]:
-        """The engine; what it prints comes to us where there is something to mask."""
+        """The engine; what it prints comes to us, to be masked and to be remembered."""
         environment = {**environment, **self.environment}
-        if not self.values:
-            return subprocess.Popen(argv, env=environment)
         pipe, out = subprocess.PIPE, subprocess.STDOUT
         return subprocess.Popen(argv, env=environment, stdout=pipe, stderr=out)
 
-    def masked(self, child: subprocess.Popen[bytes]) -> Optional[Masked]:
+    def masked(self, child: subprocess.Popen[bytes], target: Target) -> Masked:
         """Passes on what the engine prints, without the secrets."""
-        if child.stdout is None:
-            return None
-        return Masked(child.stdout, sys.stdout.buffer, self.values)
+        assert child.stdout is not None
+        return Masked(child.stdout, target, self.values)

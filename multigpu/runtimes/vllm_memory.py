@@ -19,6 +19,7 @@ from multigpu.plan import Candidate, Memory, ModelSpec, Wish
 from multigpu.runtimes.vllm_cache import UNBOUNDED, Layout, layout
 from multigpu.runtimes.vllm_cards import Card, cards
 from multigpu.runtimes.vllm_release import RENDERED, Release
+from multigpu.runtimes.vllm_release import release as release_of
 from multigpu.runtimes.vllm_step import (
     Engine,
     activations_mib,
@@ -118,11 +119,11 @@ def _kind(card: Card, e: Engine, model: ModelSpec) -> Kind:
 
 def _fixed(card: Card, span: Span, e: Engine, model: ModelSpec) -> Fixed:
     blocks = weights_mib(model, span, e.tp, card.gpu, expert_parallel=e.expert_parallel)
-    last = span[1] == model.num_hidden_layers
+    first, last = span[0] == 0, span[1] == model.num_hidden_layers
     weights = float(ceil(max(0.0, blocks - e.offload_mib)))
-    activations = float(ceil(activations_mib(model, e, last=last)))
+    activations = float(ceil(activations_mib(model, e, first=first, last=last)))
     overhead = float(ceil(overhead_mib(card.gpu.vendor, e)))
-    graphs = float(ceil(graphs_mib(e))) if e.release.graphs_first else 0.0
+    graphs = float(ceil(graphs_mib(model, e))) if e.release.graphs_first else 0.0
     total = weights + activations + overhead + graphs
     cut = layout(model, span, e.tp, e.kv_bytes)
     block = cut.block_bytes / m.MIB if cut is not None else 0.0
@@ -138,16 +139,18 @@ def utilization(held: Sequence[Card], wish: Wish) -> float:
 
 
 def sized(
-    candidate: Candidate, host: Host, model: ModelSpec, wish: Wish, release: Release = RENDERED
+    candidate: Candidate, host: Host, model: ModelSpec, wish: Wish, release: Release | None = None
 ) -> Candidate:
     """The candidate with memory per card, KV tokens of one engine and the utilization.
 
-    With the first settings that hold one request, or the last where none do.
+    With the first settings that hold one request, or the last where none do. The accounting is
+    that of the wished `runtime_version`, else that of the rendered release.
     """
     known = cards(host, wish)
     held = [known[index] for index in candidate.gpus]
     fraction = utilization(held, wish)
-    e = engine(candidate, held, model, wish, release)
+    known_as = release or release_of(wish.runtime_version)
+    e = engine(candidate, held, model, wish, known_as)
     kept = _kept(e, model)
     # All that the sums depend on: where cards are of one size, hosts share what was found.
     key = (fraction, candidate.layers, *[card.size for card in held])

@@ -15,6 +15,7 @@ from multigpu.placement import extremes_of, split_at
 from multigpu.plan import Candidate, ModelSpec, Wish
 from multigpu.runtimes.vllm_cards import Card, cards
 from multigpu.runtimes.vllm_memory import utilization
+from multigpu.runtimes.vllm_release import release
 from multigpu.runtimes.vllm_step import Engine, activations_mib, engine, graphs_mib, overhead_mib
 from multigpu.runtimes.vllm_weights import outer_mib
 from multigpu.workload import workload
@@ -29,7 +30,7 @@ def partitioned(
     """
     known = cards(host, wish)
     held = [known[index] for index in candidate.gpus]
-    e = engine(candidate, held, model, wish)
+    e = engine(candidate, held, model, wish, release(wish.runtime_version))
     fraction = utilization(held, wish)
     kept = _kept(e, model)
     key = (fraction, *[card.size for card in held])
@@ -56,10 +57,11 @@ def _kept(e: Engine, model: ModelSpec) -> dict[object, tuple[int, ...] | None]:
 def _partitioned(
     held: list[Card], e: Engine, model: ModelSpec, fraction: float, context: int
 ) -> tuple[int, ...] | None:
-    step, sampling, first, last = _ends(e, model)
+    step, opening, sampling, first, last = _ends(e, model)
     budgets = [
         card.room.total_mib * fraction - overhead_mib(card.gpu.vendor, e) - step for card in held
     ]
+    budgets[0] += step - opening
     budgets[-1] += step - sampling
     if model.num_hidden_layers < len(budgets) or min(budgets) <= 0:
         return None
@@ -67,10 +69,19 @@ def _partitioned(
     return split_at(sums, budgets, first, last, extremes)
 
 
-def _ends(e: Engine, model: ModelSpec) -> tuple[float, float, float, float]:
-    """MiB of a step without and with sampling, what the first and the last stage hold besides."""
-    step, sampling = [graphs_mib(e) + activations_mib(model, e, last=on) for on in (False, True)]
-    return step, sampling, outer_mib(model, e.tp, first=True), outer_mib(model, e.tp, last=True)
+def _ends(e: Engine, model: ModelSpec) -> tuple[float, float, float, float, float]:
+    """MiB of a step: in the middle, first, last; what the first and the last stage hold besides.
+
+    Kept with the engine, for one model.
+    """
+    known = memo(e)
+    if known.get("ends-model") is not model:
+        graphs, ends = graphs_mib(model, e), ((False, False), (True, False), (False, True))
+        steps = (graphs + activations_mib(model, e, first=a, last=b) for a, b in ends)
+        outer = outer_mib(model, e.tp, first=True), outer_mib(model, e.tp, last=True)
+        known["ends-model"], known["ends"] = model, (*steps, *outer)
+    found: tuple[float, float, float, float, float] = known["ends"]
+    return found
 
 
 def _units(

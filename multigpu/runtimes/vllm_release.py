@@ -8,6 +8,7 @@ subtracted before the KV cache), `v1/sample/ops/topk_topp_sampler.py` and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,8 @@ class Release:
     `sampler_state_bytes` all the time. `graphs_first` says that an estimate of the CUDA graphs is
     subtracted before the KV cache (since 0.21), `null_block` that one block of the cache is kept
     back, `windows_in_flight` that a sliding window is widened by every batch under way.
+    `embedding_copied` says that a first start, which compiles, has a second embedding at its peak,
+    `workspaces_kept` that the experts' workspaces stay, so that they are no part of the peak.
     """
 
     version: tuple[int, int]
@@ -35,18 +38,23 @@ class Release:
     graphs_first: bool
     null_block: bool
     windows_in_flight: bool
+    embedding_copied: bool = False
+    workspaces_kept: bool = False
 
 
 # Sorting the float32 logits for top-k and top-p keeps 9.6 copies of them: torch_peak of three boots
 # with 1024 requests (H100, 0.11: 9.6, 9.9 and 9.6 copies), and 256 requests on 24 GB (0.13).
 SORTING = 9.6 * 4
-# The kernels of FlashInfer and Triton do not sort: bfloat16 logits, a float32 copy of them, masked
-# logits and probabilities. Penalties keep an int32 count and one bit of the prompt all the time
-# (`PenaltiesState.output_bin_counts`).
+# FlashInfer does not sort: bfloat16 logits, a float32 copy of them, masked logits and probabilities
+# (`top_k_top_p_sampling_from_logits`). Penalties keep an int32 count and one bit of the prompt all
+# the time (`PenaltiesState.output_bin_counts`): 4.1 bytes between 256 and 1024 requests on an H200.
 FUSED, COUNTS = 2 + 4 + 4 + 4, 4 + 1 / 8
+# With VLLM_USE_FLASHINFER_SAMPLER=0 Triton works in place on the float32 copy: 6 bytes in three
+# boots of an H200 (0.33.0) whose peak is sampling.
+IN_PLACE = 2 + 4
 
 RELEASES = (
-    Release((0, 33), 0.92, FUSED, COUNTS, True, True, True),
+    Release((0, 33), 0.92, FUSED, COUNTS, True, True, True, True, True),
     Release((0, 21), 0.92, FUSED, COUNTS, True, False, False),
     Release((0, 17), 0.9, FUSED, 0.0, False, False, False),
     Release((0, 0), 0.9, SORTING, 0.0, False, False, False),
@@ -56,11 +64,11 @@ RENDERED = RELEASES[0]
 
 @cache
 def release(version: str | None) -> Release:
-    """The accounting of a version (`0.13.0rc2`); of the rendered one when it is None."""
-    if version is None:
+    """The accounting of a version (`0.13.0rc2`); of the rendered one when that is not known."""
+    parts = re.match(r"v?(\d{1,4})\.(\d{1,4})", version or "", re.ASCII)
+    if parts is None:
         return RENDERED
-    major, minor = (int(part) for part in version.lstrip("v").split(".")[:2])
-    return next(known for known in RELEASES if (major, minor) >= known.version)
+    return next(known for known in RELEASES if (int(parts[1]), int(parts[2])) >= known.version)
 
 
 # vLLM's own tier for large cards: 8192 tokens and 1024 requests from 70 GiB. An A100 and a GB10
@@ -133,11 +141,12 @@ def kv_bytes(wish: Wish, model: ModelSpec | None = None) -> float:
 CONTEXT_MIB = {Vendor.NVIDIA: 200.0, Vendor.AMD: 560.0}
 # NCCL and vLLM's own all-reduce where an engine spans cards: 0.42 GiB on 2 H100; RCCL hardly shows.
 NCCL_MIB = {Vendor.NVIDIA: 400.0, Vendor.AMD: 70.0}
-# One captured CUDA graph: 4 to 14 MiB in thirteen boots of NVIDIA cards (0.8 to 0.26) that print
-# their number; 28 to 60 in three of an A100 40GB. R9700 printed 22 to 58 (0.11 to 0.13), falling
-# from build to build; no boot of a release that subtracts them has been seen there, so the same
-# figure is taken, and a prediction for ROCm may be up to 1 GiB too large.
-GRAPH_MIB = 8.0
+# One captured CUDA graph, of which vLLM estimates about twice what it takes: seven boots of an H200
+# (0.33.0) estimate 6.6 to 13.8 MiB for 24 to 62 blocks, and 15.3 for 27 with latent attention.
+# Thirteen boots of NVIDIA cards (0.8 to 0.26) took 4 to 14; 28 to 60 in three of an A100 40GB.
+# R9700 printed 22 to 58 (0.11 to 0.13), falling from build to build; no boot of a release that
+# subtracts them has been seen there: a prediction for ROCm may be up to 1 GiB too large.
+GRAPH_MIB, GRAPH_BLOCK_MIB, GRAPH_LATENT_BLOCK_MIB = 2.5, 0.2, 0.47
 
 
 @cache

@@ -27,7 +27,7 @@ from multigpu.runtimes.vllm_release import (
 
 # Vectors per token at the peak of a forward step: residual, normed, query, output and their copies;
 # gate, up and their product. With them Mistral-Small-24B peaks at 2.12 GiB with 8192 tokens, as
-# measured on H100 (0.11), and 30B-A3B at 0.20 with 2048 (0.23 on A100, 0.26).
+# measured on H100 (0.11; 1.68 on H200, 0.33), and 30B-A3B at 0.20 with 2048 (0.23 on A100, 0.26).
 HIDDEN_VECTORS, FFN_VECTORS = 8, 3
 # The profiling step runs the vision encoder on images of the largest size and keeps its output:
 # gemma-3-12b took 0.3 to 0.5 GiB more than models without one (four boots of R9700).
@@ -127,25 +127,47 @@ def settings(e: Engine, wish: Wish) -> Sequence[Engine]:
     return found
 
 
-def activations_mib(model: ModelSpec, e: Engine, *, last: bool = True) -> float:
+def activations_mib(model: ModelSpec, e: Engine, *, first: bool = True, last: bool = True) -> float:
     """Peak of the profiling step: the larger of a full forward step and sampling.
 
-    The last pipeline stage samples; what sampling keeps all the time is added.
+    The last pipeline stage samples, the first one has the embedding. What sampling and experts
+    keep all the time is added.
     """
-    forward = e.batched * _forward_elements(model, e.tp) * 2 + _state_scratch(model, e)
+    peak = e.batched * _forward_elements(model, e) * 2 + _state_scratch(model, e)
+    if first and e.release.embedding_copied and not e.eager:
+        peak = max(peak, 2 * model.hidden_size * (model.vocab_size / e.tp + e.batched))
     logits = e.max_num_seqs * model.vocab_size if last else 0
-    peak = max(forward, logits * e.release.sampler_bytes) + logits * e.release.sampler_state_bytes
-    return peak / MIB + (ENCODER_MIB if model.vision_mib else 0.0)
+    if logits:
+        hidden = 2 * model.hidden_size * e.batched
+        peak = max(peak, logits * e.release.sampler_bytes + hidden)
+    kept = logits * e.release.sampler_state_bytes + _workspace(model, e)
+    return (peak + kept) / MIB + (ENCODER_MIB if model.vision_mib else 0.0)
 
 
-def _forward_elements(model: ModelSpec, tp: int) -> float:
+def _forward_elements(model: ModelSpec, e: Engine) -> float:
     """Elements per token of one forward step on one rank."""
     hidden = HIDDEN_VECTORS * model.hidden_size
-    dense = FFN_VECTORS * (model.intermediate_size or 4 * model.hidden_size) / tp
+    dense = FFN_VECTORS * (model.intermediate_size or 4 * model.hidden_size) / e.tp
     if not model.num_experts or not model.moe_intermediate_size:
         return hidden + dense
+    if e.release.workspaces_kept:
+        return float(hidden)
     routed = model.num_experts_per_tok or 8
-    return hidden + routed * (FFN_VECTORS * model.moe_intermediate_size / tp + model.hidden_size)
+    return hidden + routed * (FFN_VECTORS * model.moe_intermediate_size / e.tp + model.hidden_size)
+
+
+def _workspace(model: ModelSpec, e: Engine) -> float:
+    """Bytes of the two workspaces of experts in Triton, kept from the profiling step on.
+
+    Gate and up of every routed token, or its output; then their product, or its input
+    (`TritonExperts.workspace_shapes`): 0.50 and 0.45 GiB, 0.52 and 0.49 in boots of an H200.
+    """
+    if not e.release.workspaces_kept or not model.num_experts or not model.moe_intermediate_size:
+        return 0.0
+    width = model.moe_intermediate_size / (1 if e.expert_parallel else e.tp)
+    hidden = model.hidden_size
+    elements = max(2 * width, hidden) + max(width, hidden)
+    return 2 * e.batched * (model.num_experts_per_tok or 8) * elements
 
 
 def _state_scratch(model: ModelSpec, e: Engine) -> float:
@@ -158,11 +180,14 @@ def _state_scratch(model: ModelSpec, e: Engine) -> float:
     return 2 * (e.batched / GDN_CHUNK) * largest / e.tp * 2
 
 
-def graphs_mib(e: Engine) -> float:
+def graphs_mib(model: ModelSpec, e: Engine) -> float:
     """What captured CUDA graphs take; before 0.21 that is outside of the fraction."""
     if e.eager:
         return 0.0
-    return vllm_release.GRAPH_MIB * vllm_release.captured_graphs(e.max_num_seqs)
+    latent = model.layers[-1].kind == "mla"
+    block = vllm_release.GRAPH_LATENT_BLOCK_MIB if latent else vllm_release.GRAPH_BLOCK_MIB
+    graph_mib = vllm_release.GRAPH_MIB + model.num_hidden_layers * block
+    return graph_mib * vllm_release.captured_graphs(e.max_num_seqs)
 
 
 def overhead_mib(vendor: Vendor, e: Engine) -> float:
