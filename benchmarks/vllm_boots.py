@@ -21,7 +21,7 @@ from benchmarks.memory_rows import model
 from multigpu.gpus.what_if import host
 from multigpu.plan import Candidate, Strategy, Wish
 from multigpu.runtimes.vllm_memory import sized
-from multigpu.runtimes.vllm_release import IN_PLACE, RENDERED
+from multigpu.runtimes.vllm_release import RENDERED
 
 TABLE = Path(__file__).with_suffix(".tsv")
 GIB = 1024
@@ -44,7 +44,7 @@ class Boot:
 def boots() -> Iterator[Boot]:
     """Every boot whose configuration is here or in ../shared."""
     card, way = host("1x H200"), Candidate("vllm", Strategy.SINGLE, (0,))
-    release = replace(RENDERED, sampler_bytes=IN_PLACE)
+    release = RENDERED
     with TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             spec = model(row["model"])

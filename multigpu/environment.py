@@ -48,6 +48,11 @@ def _ours(host: Host, model: ModelSpec, chosen: Candidate, wish: Wish) -> Iterat
         yield from _devices(host, chosen, used_backend(host, chosen, wish))
     if chosen.runtime in GGML_RUNTIMES:
         return
+    if chosen.runtime == "vllm" and used_backend(host, chosen, wish) is Backend.CUDA:
+        # On by default since FlashInfer is one of vLLM's requirements (0.33.0): it is compiled by
+        # nvcc, which took more than a minute on 16 cores and which such a host need not have.
+        why = "FlashInfer's sampler would be compiled with nvcc at the first start"
+        yield Setting("VLLM_USE_FLASHINFER_SAMPLER", "0", why)
     if chosen.pipeline_parallel_size > 1 and chosen.layers is not None:
         yield from _partition(model, chosen, chosen.layers)
     if chosen.tensor_parallel_size > 1:

@@ -26,9 +26,14 @@ def of(part_mib: float, whole_mib: float) -> str:
 
 
 def rounded(value: float) -> str:
-    """Two digits that mean something, three from 100 on: `4.1`, `41`, `413`, `4,130`."""
+    """Two digits that mean something, three from 100 on: `4.1`, `41`, `413`, `4,130`.
+
+    From a million on `1.2e+06`: such a number is a mistake somewhere and must not break a table.
+    """
     if value <= 0:
         return "0"
+    if value >= 999_500:
+        return f"{value:.2g}"
     if 10 <= value < 100:
         return str(round(value))
     digits = (3 if value >= 100 else 2) - 1 - floor(log10(value))

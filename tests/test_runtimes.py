@@ -100,6 +100,7 @@ def test_vllm_is_told_its_sizes() -> None:
     assert environment(service) == {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "0,1",
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
     }
 
 

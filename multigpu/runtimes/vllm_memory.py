@@ -18,8 +18,7 @@ from multigpu.memo import changed, memo
 from multigpu.plan import Candidate, Memory, ModelSpec, Wish
 from multigpu.runtimes.vllm_cache import UNBOUNDED, Layout, layout
 from multigpu.runtimes.vllm_cards import Card, cards
-from multigpu.runtimes.vllm_release import RENDERED, Release
-from multigpu.runtimes.vllm_release import release as release_of
+from multigpu.runtimes.vllm_release import RENDERED, Release, of_wish
 from multigpu.runtimes.vllm_step import (
     Engine,
     activations_mib,
@@ -149,7 +148,7 @@ def sized(
     known = cards(host, wish)
     held = [known[index] for index in candidate.gpus]
     fraction = utilization(held, wish)
-    known_as = release or release_of(wish.runtime_version)
+    known_as = release or of_wish(wish)
     e = engine(candidate, held, model, wish, known_as)
     kept = _kept(e, model)
     # All that the sums depend on: where cards are of one size, hosts share what was found.

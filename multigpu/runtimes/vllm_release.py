@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from multigpu.hardware import Gpu, Vendor
@@ -49,17 +49,26 @@ SORTING = 9.6 * 4
 # (`top_k_top_p_sampling_from_logits`). Penalties keep an int32 count and one bit of the prompt all
 # the time (`PenaltiesState.output_bin_counts`): 4.1 bytes between 256 and 1024 requests on an H200.
 FUSED, COUNTS = 2 + 4 + 4 + 4, 4 + 1 / 8
-# With VLLM_USE_FLASHINFER_SAMPLER=0 Triton works in place on the float32 copy: 6 bytes in three
-# boots of an H200 (0.33.0) whose peak is sampling.
+# With VLLM_USE_FLASHINFER_SAMPLER=0, which is rendered, Triton works in place on the float32 copy:
+# 6 bytes in three boots of an H200 (0.33.0) whose peak is sampling.
 IN_PLACE = 2 + 4
+SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
 
 RELEASES = (
-    Release((0, 33), 0.92, FUSED, COUNTS, True, True, True, True, True),
+    Release((0, 33), 0.92, IN_PLACE, COUNTS, True, True, True, True, True),
     Release((0, 21), 0.92, FUSED, COUNTS, True, False, False),
     Release((0, 17), 0.9, FUSED, 0.0, False, False, False),
     Release((0, 0), 0.9, SORTING, 0.0, False, False, False),
 )
 RENDERED = RELEASES[0]
+
+
+def of_wish(wish: Wish) -> Release:
+    """The accounting of the wished version, with FlashInfer's sampler where `env` asks for it."""
+    found = release(wish.runtime_version)
+    if wish.env.get(SAMPLER) == "1" and found.sampler_bytes == IN_PLACE:
+        return replace(found, sampler_bytes=FUSED)
+    return found
 
 
 @cache
