@@ -60,11 +60,12 @@ def wanted(machine: Host, plan: Plan) -> tuple[str, ...]:
     An NVIDIA card is named by its UUID (by its index where that is unknown), another one by its PCI
     address.
     """
-    cards = tuple(_card(machine, index) for index in dict.fromkeys(plan.chosen.gpus))
+    cards = tuple(card(machine, index) for index in dict.fromkeys(plan.chosen.gpus))
     return (*cards, *(() if plan.simulated else devices.nodes(plan)))
 
 
-def _card(machine: Host, index: int) -> str:
+def card(machine: Host, index: int) -> str:
+    """How a card is named in units: by UUID, by `#index` where that is unknown, AMD by address."""
     gpu = machine.gpu(index)
     if gpu.vendor is not Vendor.NVIDIA and gpu.pci_bus_id is not None:
         return gpu.pci_bus_id.lower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from multigpu.host import devices, exporter, fetch, install, kernel_log, observe, supervisor
+from multigpu.host import devices, exporter, fetch, install, kernel_log, observe, react, supervisor, unfence
 
 COMMANDS = {
     "supervise": supervisor.main,
@@ -12,6 +12,8 @@ COMMANDS = {
     "fetch": fetch.main,
     "install": install.main,
     "devices": devices.main,
+    "react": react.main,
+    "unfence": unfence.main,
     "exporter": exporter.main,
     "kernel-log": kernel_log.main,
 }

@@ -14,6 +14,7 @@ import fcntl
 import os
 import pwd
 import sys
+import time
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Tuple
 
@@ -262,6 +263,7 @@ def main(arguments: List[str]) -> int:
     parser.add_argument("--truth", default=TRUTH)
     parser.add_argument("--flag", default=FLAG)
     parser.add_argument("--xid", default=XID_FILE)
+    parser.add_argument("--pause-s", type=float, default=10, help="after nothing could be done")
     options = parser.parse_args(arguments)
     try:
         truth = read_truth(options.truth)
@@ -276,6 +278,8 @@ def main(arguments: List[str]) -> int:
         react.answer_all()
     except (OSError, ValueError) as error:
         print(f"multigpu: react: nothing is done: {error}", file=sys.stderr, flush=True)
+        # What lies there calls us again at once; a journal full of one line helps nobody.
+        time.sleep(options.pause_s)
         return 1
     return 0
 
