@@ -117,15 +117,15 @@ def settings(e: Engine, wish: Wish) -> Sequence[Engine]:
     memory where that is wished and nothing else helps.
     """
     known = memo(e)
-    if "settings" not in known:
+    if "less" not in known:
         less = small(e, wish)
         tried = [e] if less is e else [e, less]
         if wish.cpu_offload_gib:
             mib = wish.cpu_offload_gib * 1024
             tried += [replace(one, offload_mib=mib) for one in tried]
-        known["settings"] = tried
-    found: Sequence[Engine] = known["settings"]
-    return found
+        # Not `e` itself: what keeps itself is freed by the garbage collector alone.
+        known["less"] = tried[1:]
+    return [e, *known["less"]]
 
 
 def activations_mib(model: ModelSpec, e: Engine, *, first: bool = True, last: bool = True) -> float:

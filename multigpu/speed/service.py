@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from multigpu.backend import GGML_RUNTIMES
 from multigpu.hardware import Host
-from multigpu.memo import memo
+from multigpu.memo import changed, memo
 from multigpu.plan import Candidate, Memory, ModelSpec, Strategy, Workload
 from multigpu.prefixes import reused
 from multigpu.speed.arrivals import LARGE_CARD_MIB, LARGE_STEP, SMALL_STEP, arrivals, rounds
@@ -138,7 +138,8 @@ def _kept(model: ModelSpec, load: Workload) -> dict[tuple[object, ...], Rates]:
         loads = memo(model).setdefault("speed-engines", {})
         if load not in loads and len(loads) >= KEPT_LOADS:
             loads.clear()
-        near["speed-model"], near["speed-engines"] = model, loads.setdefault(load, {})
+        # A copy, which knows no model: else model and workload would keep each other.
+        near["speed-model"], near["speed-engines"] = model, loads.setdefault(changed(load), {})
     found: dict[tuple[object, ...], Rates] = near["speed-engines"]
     if len(found) >= KEPT:
         found.clear()
