@@ -28,7 +28,10 @@ from deploys.common import (
     rehearsal_directory,
     say,
     verify_s,
+    wished_names,
 )
+from deploys.fences import reactions_line, reactions_seen, reactions_wanted, refuse_fenced
+from facts.reactions import ReactionsSeen
 from multigpu import generation, switching
 from multigpu.credentials import unwanted
 from multigpu.endpoint_seen import NONE_SEEN
@@ -44,6 +47,7 @@ from operations.in_use import runtimes_in_use
 from operations.layout import layout
 from operations.models import models
 from operations.prune import prune
+from operations.reactions import reactions
 from operations.runtime import Installer, build_wheels, fetch_wheels, runtimes
 from operations.units import converge, install_text
 from operations.uploads import uploads
@@ -57,6 +61,8 @@ def serve() -> None:
     if found is None:
         return
     machine = found[0]
+    fences = reactions_seen() if rehearsal_directory() is None else ReactionsSeen()
+    refuse_fenced(fences, wished_names())
     plans, changed = decided(machine)
     directory = rehearsal_directory()
     for plan in plans:
@@ -104,6 +110,9 @@ def serve() -> None:
     runtimes_in_use(name="Runtimes in use", records=in_use, unwanted=gone, **quick)
     if before:
         endpoints(name="Endpoints", machine=after, seen=seen, wanted=before, **quick)
+    react = reactions_wanted(machine, plans, units)
+    reactions(name="Reactions", seen=fences, wanted=react, **quick)
+    host.log(reactions_line())
     left = unwanted(machine, kept)
     forget(name="Credentials no longer wanted", paths=left, **quick)
     verify(

@@ -16,7 +16,7 @@ from multigpu.plan import Objective, Strategy, Wish
 from multigpu.runtimes import RUNTIMES
 from multigpu.wish_values import Balance, Endpoint
 
-SERVICE_NAME = re.compile(r"(?!install-|fetch-|endpoint-|devices$)[a-z0-9][a-z0-9-]*")
+SERVICE_NAME = re.compile(r"(?!install-|fetch-|endpoint-|react$|devices$)[a-z0-9][a-z0-9-]*")
 """multigpu-install-* install runtimes, multigpu-fetch-* fetch models, multigpu-endpoint-* are
 endpoints, multigpu-devices looks for the cards."""
 REVISION = re.compile(r"[A-Za-z0-9][\w./+-]*", re.ASCII)

@@ -12,8 +12,10 @@ from multigpu.credentials import DIRECTORY
 from multigpu.devices_unit import READY
 from multigpu.fetching import UNIT
 from multigpu.hardware import Host
+from multigpu.react_unit import FILES
 from multigpu.units import USER
 from operations.common import STAGING
+from operations.reactions import remove_reactions
 from operations.units import remove_unit
 
 # The group of all services goes with the last user that it is the first group of.
@@ -30,6 +32,9 @@ def remove(*, machine: Host, purge: bool = False) -> Generator[StringCommand, No
     names = generation.obsolete_units(machine, ())
     for name in names:
         yield remove_unit(name)
+    reacts = any(file.path in FILES for file in machine.files)
+    if reacts:
+        yield remove_reactions()
     left = [file.path for file in machine.files if file.path.startswith(f"{DIRECTORY}/")]
     left += switching.unwanted(machine, ())
     if left:
@@ -41,5 +46,5 @@ def remove(*, machine: Host, purge: bool = False) -> Generator[StringCommand, No
         rest = StringCommand(generation.CACHE, READY, f"{STAGING}*")
         yield StringCommand("rm", "-rf", *(QuoteString(path) for path in there), rest)
         yield StringCommand("sh", "-c", QuoteString(_ACCOUNTS))
-    if not names and not left and not (purge and there):
+    if not names and not reacts and not left and not (purge and there):
         host.noop("nothing of ours is here")
