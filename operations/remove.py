@@ -29,7 +29,7 @@ _ACCOUNTS = (
 @operation()
 def remove(*, machine: Host, purge: bool = False) -> Generator[StringCommand, None, None]:
     """Remove all units of ours; with `purge` also everything else that `serve` made."""
-    names = generation.obsolete_units(machine, ())
+    names = sorted(generation.our_units(machine))
     for name in names:
         yield remove_unit(name)
     reacts = any(file.path in FILES for file in machine.files)

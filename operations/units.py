@@ -216,6 +216,7 @@ def remove_unit(name: str) -> StringCommand:
         StringCommand("rm", "-f", QuoteString(f"{UNIT_DIRECTORY}/{name}")),
         StringCommand("&&", "rm", "-f", QuoteString(f"/etc/multigpu/{service}.env")),
         StringCommand("&&", "rm", "-f", QuoteString(f"/etc/multigpu/{service}.cfg")),
+        StringCommand("&&", "rm", "-f", QuoteString(f"/etc/multigpu/{service}.plan.json")),
         StringCommand("&&", "systemctl", "daemon-reload"),
         StringCommand(";", "systemctl", "reset-failed", QuoteString(name), "2>/dev/null;", "true"),
     )
