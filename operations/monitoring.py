@@ -13,8 +13,9 @@ from pyinfra.facts.files import Sha256File
 
 from multigpu import generation, monitoring
 from multigpu.hardware import Host
-from multigpu.monitoring import MonitorUnit
+from multigpu.monitoring import MonitorUnit, PlanFacts
 from operations.common import Staging, install, script
+from operations.in_use import WRITE
 
 # An exporter that listens answers; one that cannot says so in its journal.
 _START = """\
@@ -80,3 +81,15 @@ def given_files(
     yield staging.remove()
     for unit in reload:
         yield StringCommand("systemctl", "try-reload-or-restart", QuoteString(unit))
+
+
+@operation()
+def plans_told(*, machine: Host, facts: tuple[PlanFacts, ...]) -> Generator[StringCommand]:
+    """What is planned, for the exporter: `/etc/multigpu/<service>.plan.json`. Restarts nothing."""
+    files = generation.files_to_install(machine, facts)
+    if not files:
+        host.noop("the exporter knows the plans")
+        return
+    for file in files:
+        words = (QuoteString(word) for word in (file.path, file.content, file.mode))
+        yield StringCommand("sh", "-c", QuoteString(WRITE), "multigpu-record", *words)
