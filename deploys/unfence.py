@@ -54,7 +54,10 @@ def _fences(machine: Host, seen: ReactionsSeen) -> dict[str, tuple[str, ...]]:
     the plan file. A host's are those of all its services."""
     path = plan_file()
     plans = planfile.read(texts.read_if_there(path), str(path))
-    cards = {name: plan.gpu_uuids for name, plan in plans.items()}
+    cards = {
+        name: tuple(uuid for uuid in plan.gpu_uuids if uuid is not None)
+        for name, plan in plans.items()
+    }
     every = tuple(dict.fromkeys(card for each in cards.values() for card in each))
     there = {name: cards.get(name, ()) for name in seen.services}
     if seen.host is not None:
