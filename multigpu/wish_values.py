@@ -111,6 +111,7 @@ class Wish:
     runtime_version: str | None = None
     backend: str | None = None
     start_s: int = 600
+    stall_s: int | None = None
     endpoint: Endpoint | None = None
     shared_prefix_tokens: int | None = None
     switch_runtime: bool | None = None
