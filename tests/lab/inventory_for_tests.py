@@ -19,7 +19,8 @@ def _data(row):
         services = _wishes["services"]
     else:
         services = {"chat": {**found["services"]["chat"], **_wishes.get("chat", {})}}
-    return {**found, "services": services, "verify_s": _seconds}
+    reactions = _wishes.get("reactions", {})
+    return {**found, "services": services, "verify_s": _seconds, "reactions": reactions}
 
 
 gpu_hosts = [(row["name"], _data(row)) for row in read_hosts()]
