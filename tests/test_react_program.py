@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from multigpu.host import keeper, react, reactions_files, requests, unfence
 from multigpu.host import ledger as ledgers
-from multigpu.host import react, reactions_files, requests, unfence
 from multigpu.host.ledger import Clock, Ledger
 from multigpu.host.react import React
 from multigpu.host.reactions import Need, ServiceTruth, Truth
@@ -354,3 +354,31 @@ def test_a_fence_goes_when_its_reason_is_gone_and_not_before(
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"reason": 1}', '{"at": 1e99, "reason": "x"}'])
 def test_a_fence_that_says_nothing_is_a_fence(content: str) -> None:
     assert unfence.described(content)
+
+
+# --- who asks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("reason", "what"), [("reset_required", GPU_RESET), ("gpu_lost", REBOOT)])
+def test_a_supervisor_asks_where_somebody_listens_and_root_believes_its_words(
+    bed: Bed, reason: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multigpu.host.fence.reactions", lambda: True)
+    kept = keeper.Keeper(str(bed.home / "chat"), {"service": "chat", "wish": "chat"})
+    kept.verdict(reason, f"{A} is sick")
+    (name,) = os.listdir(bed.inbox())
+    found = requests.parsed(name, (bed.inbox() / name).read_bytes(), "chat")
+    assert (found.what, found.why, found.text) == (what, reason, f"{A} is sick")
+    assert not (bed.home / "chat/fenced").exists()
+    bed.run()
+    assert bed.outcomes == [(GPU_RESET, "done")], "what is done follows from what NVML says"
+
+
+def test_a_supervisor_asks_nobody_where_reactions_are_off(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multigpu.host.fence.reactions", lambda: False)
+    kept = keeper.Keeper(str(bed.home / "chat"), {"service": "chat", "wish": "chat"})
+    kept.verdict("reset_required", f"{A} is sick")
+    assert os.listdir(bed.inbox()) == []
+    assert (bed.home / "chat/fenced").exists()
