@@ -14,6 +14,7 @@ from multigpu.host import (
     observe,
     react,
     supervisor,
+    transaction,
     unfence,
 )
 
@@ -25,6 +26,7 @@ COMMANDS = {
     "devices": devices.main,
     "ended": gave_up.ended,
     "gave-up": gave_up.gave_up,
+    "transact": transaction.main,
     "react": react.main,
     "unfence": unfence.main,
     "exporter": exporter.main,
