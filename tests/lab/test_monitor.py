@@ -73,7 +73,7 @@ def test_a_lost_card_and_a_line_of_the_kernel_are_told(watched: Lab) -> None:
     finally:
         watched.lose_card(HOST, 1, lost=False)
     wait_for(lambda: value(watched, "gpu_up", 'gpu="1"') == 1)
-    watched.run(HOST, f"echo '{XID}' | sudo tee /dev/kmsg >/dev/null")
+    watched.run(HOST, f"echo '{XID}' > /run/simulated-gpu/kmsg")
     wait_for(lambda: value(watched, "gpu_xid_total", 'code="31"', 'gpu="0"') == 1)
 
 
