@@ -35,6 +35,7 @@ lab-down: setup  ## remove the lab without a trace
 docs: setup  ## pages that are written from the code: rules, the example of plan-json, tests/pages/
 	@$(BIN)/python scripts/rules_page.py
 	@$(BIN)/python scripts/plan_json_page.py
+	@$(BIN)/python scripts/metrics_page.py
 	@$(BIN)/python -m tests.pages
 
 test: setup lint types  ## everything; the lab where it can run
