@@ -76,8 +76,8 @@ def last_line(kept: Seen) -> str:
     number = kept.current if kept.rolled_back_from is not None else kept.previous
     return (
         f"generation {number} is to serve; {plan_file()} is as it was, so the next "
-        f"deploys/serve.py goes forward again. To stay: take the change out of the inventory, and put "
-        f"{machine_name()}:{DIRECTORY}/{number}/plan.yaml in the place of {plan_file()}"
+        "deploys/serve.py goes forward again. To stay: take the change out of the inventory, and "
+        f"put {machine_name()}:{DIRECTORY}/{number}/plan.yaml in the place of {plan_file()}"
     )
 
 

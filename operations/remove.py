@@ -13,6 +13,7 @@ from multigpu.devices_unit import READY
 from multigpu.fetching import UNIT
 from multigpu.hardware import Host
 from multigpu.react_unit import FILES
+from multigpu.transaction import DIRECTORY as GENERATIONS
 from multigpu.units import USER
 from operations.common import STAGING
 from operations.reactions import remove_reactions
@@ -39,6 +40,8 @@ def remove(*, machine: Host, purge: bool = False) -> Generator[StringCommand, No
     left += switching.unwanted(machine, ())
     if left:
         yield StringCommand("rm", "-f", *(QuoteString(path) for path in left))
+    if any(file.path.startswith(f"{GENERATIONS}/") for file in machine.files):
+        yield StringCommand("rm", "-rf", GENERATIONS)
     there = [path.path for path in machine.paths if path.path in generation.DIRECTORIES]
     if purge and there:
         ours = (f"{generation.INSTALLATION}*", f"{UNIT}*")
