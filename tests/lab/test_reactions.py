@@ -1,4 +1,4 @@
-"""Root's unit on a real systemd: resets, refuses, fences. The cards are simulated, nvidia-smi too."""
+"""Root's unit on a real systemd: resets, refuses, fences. Cards and nvidia-smi are simulated."""
 
 from __future__ import annotations
 
