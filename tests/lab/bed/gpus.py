@@ -32,7 +32,11 @@ PROGRAMS = {
     "note-idle": HOME / "bin/note-idle",
     "attach-pci": HOME / "bin/attach-pci",
     "vllm": HOME / "bin/vllm",
+    "faulty-vllm": HOME / "faulty/vllm",
+    "faulty-sglang": HOME / "faulty/sglang",
 }
+# The simulated engine behind the faulty ones.
+ENGINE = CHECKOUT / "tests" / "engine"
 # What nvidia-smi is made of, below one directory: the generator that the tests' machines come from.
 PYTHON = HOME / "python"
 MODULES = (
@@ -104,6 +108,8 @@ def programs(settings: Settings, target: Path) -> None:
     for name in MODULES:
         place(CHECKOUT / name, target / PYTHON / name)
     place(GUEST / GATHERING, target / PYTHON / GATHERING)
+    for module in ENGINE.glob("*.py"):
+        place(module, target / HOME / "engine" / module.name)
 
 
 def place(source: Path, target: Path, mode: int = 0o644) -> None:
