@@ -165,16 +165,6 @@ def restart_reason(machine: Host, unit: RenderedUnit) -> str | None:
     return None
 
 
-def restarted_together(machine: Host, units: Iterable[RenderedUnit]) -> tuple[RenderedUnit, ...]:
-    """Units of several services that all stop before any starts: they may have swapped cards.
-
-    Empty when one service restarts: its replicas do so one after the other, and the others answer
-    meanwhile.
-    """
-    restarting = tuple(unit for unit in units if restart_reason(machine, unit) is not None)
-    return restarting if len({unit.wish for unit in restarting}) > 1 else ()
-
-
 def _older(state: UnitState, credential: ManagedFile | None) -> bool:
     """A process that started before its secret was installed has the one before it."""
     if credential is None or credential.modified_at is None or state.started_at is None:
