@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-FAST := not fuzz and not process and not cli and not lab and not gpu and not online and not install and not parsers
+FAST := not fuzz and not process and not cli and not lab and not gpu and not online and not install and not parsers and not faults
 
-.PHONY: help setup demo rehearsal lab lab-down docs test test-install unit thorough fuzz test-parsers score lint types format locks real-gpu wheel clean
+.PHONY: help setup demo rehearsal lab lab-down docs test test-install faults unit thorough fuzz test-parsers score lint types format locks real-gpu wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,14 +35,18 @@ lab-down: setup  ## remove the lab without a trace
 docs: setup  ## pages that are written from the code: rules, the example of plan-json, tests/pages/
 	@$(BIN)/python scripts/rules_page.py
 	@$(BIN)/python scripts/plan_json_page.py
+	@$(BIN)/python scripts/metrics_page.py
 	@$(BIN)/python -m tests.pages
 
 test: setup lint types  ## everything; the lab where it can run
 	@HYPOTHESIS_PROFILE=careful $(BIN)/python -m pytest -n 3 -m "$(FAST)"
-	@$(BIN)/python -m pytest -m "not ($(FAST)) and not install and not parsers" --durations=15
+	@$(BIN)/python -m pytest -m "not ($(FAST)) and not install and not parsers and not faults" --durations=15
 
 test-install: setup  ## vLLM and SGLang onto bare lab hosts from the registries: gigabytes, minutes
 	@$(BIN)/python -m pytest -m install -s tests/lab/test_real_install.py
+
+faults: setup  ## every fault on lab hosts, a quarter of an hour; writes docs/fault-matrix.md
+	@$(BIN)/python -m pytest -m faults -s tests/lab/test_faults.py -k whole
 
 unit: setup  ## the fast tier
 	@$(BIN)/python -m pytest -n 3 -m "$(FAST)"

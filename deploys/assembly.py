@@ -1,16 +1,26 @@
 """Plans, recipes and rendered units of one host, put together from the controller's files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from pyinfra import host
 
 from deploys.common import TEMPLATES, directory, load_model, machine_name, plan_file, services
-from multigpu import credentials, devices_unit, endpoint, fetching, listening
+from multigpu import (
+    credentials,
+    devices_unit,
+    endpoint,
+    fetching,
+    gave_up_unit,
+    listening,
+    recover_unit,
+)
 from multigpu.decide import decide
 from multigpu.devices_unit import DevicesUnit
 from multigpu.fetching import Fetch
-from multigpu.generation import Deployment
+from multigpu.gave_up_unit import GaveUpUnit
+from multigpu.generation import Deployment, Unit
 from multigpu.hardware import Host
 from multigpu.install import Source, Upload, read_source
 from multigpu.plan import Plan
@@ -19,6 +29,7 @@ from multigpu.speed import measured_file
 from multigpu.speed.measured import Measurement
 from multigpu.store import archive, hub, texts, uploads
 from multigpu.store.recipes import recipe
+from multigpu.transaction import Wanted
 from multigpu.units import render
 
 
@@ -85,6 +96,31 @@ def devices(machine: Host, plans: tuple[Plan, ...]) -> DevicesUnit:
     return devices_unit.render(
         machine, plans, host_program=program().path, templates=texts.templates(TEMPLATES)
     )
+
+
+def gave_up(machine: Host) -> GaveUpUnit:
+    """The unit that says aloud that a service stays down."""
+    return gave_up_unit.render(
+        machine.name, host_program=program().path, templates=texts.templates(TEMPLATES)
+    )
+
+
+def generation(machine: Host, plans: tuple[Plan, ...], each: tuple[Deployment, ...]) -> Wanted:
+    """All that the host is to hold, with the plan file that it was made from."""
+    first: tuple[Unit, ...] = (devices(machine, plans), gave_up(machine))
+    wanted = Wanted(each, first, (recover_unit.NAME,), program().path, plan_text())
+    recover = recover_unit.render(
+        machine.name,
+        wanted.all,
+        host_program=program().path,
+        templates=texts.templates(TEMPLATES),
+    )
+    return replace(wanted, others=(*first, recover))
+
+
+def plan_text() -> str:
+    """The plan file as it is now; empty where there is none."""
+    return texts.read_if_there(plan_file()) or ""
 
 
 def _deployment(machine: Host, plan: Plan) -> Deployment:

@@ -11,11 +11,13 @@ from socket import IPPROTO_TCP, TCP_NODELAY
 from time import time
 from typing import Any
 
+import gevent
 from gevent import GreenletExit
 from pyinfra import host, inventory, logger, state
 from pyinfra.api.exceptions import PyinfraError
 
 from facts.endpoint import Endpoints
+from facts.generations import Generations
 from facts.machine import TIMEOUT_S, Machine, Unreadable
 from facts.model import ModelFiles
 from multigpu import credentials, switching
@@ -28,6 +30,7 @@ from multigpu.install.preflight import preflight, refusal
 from multigpu.observation import SECONDS
 from multigpu.plan import ModelSpec, Plan, Source, Wish
 from multigpu.store import models, secret_files
+from multigpu.transaction import Seen
 from multigpu.wish import SERVICE_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +40,7 @@ QUICK_S, SLOW_S = 120, 7200
 ones copy or hash models, install and build; what they began on the host goes on."""
 DEAD_S = 60
 """A host that acknowledges nothing for so long is gone."""
+LOOK_EVERY_S = 2
 TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux only
 
 
@@ -182,6 +186,24 @@ def endpoints_seen() -> EndpointsSeen:
     if found is None:
         raise MultigpuError("the host did not say what endpoints it has: see that python3 runs")
     return found
+
+
+def generations_seen() -> tuple[Seen, bool]:
+    """What this host keeps of its generations, and whether a transaction was waited for.
+
+    One that an earlier run began and did not see to its end works on: it ends by itself, within the
+    limits of its unit. Raises MultigpuError when the host does not say.
+    """
+    waited = False
+    while True:
+        found = host.get_fact(Generations, _timeout=TIMEOUT_S, **privilege())
+        if found is None:
+            raise MultigpuError("the host did not say what generations it keeps: see python3 there")
+        if not found.busy:
+            return found, waited
+        host.log(f"waits for the transaction that works on this host: {found.line or 'begun'}")
+        waited = True
+        gevent.sleep(LOOK_EVERY_S)
 
 
 def failed() -> bool:

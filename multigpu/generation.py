@@ -31,6 +31,8 @@ CACHE = "/var/cache/multigpu"
 OWNER = "root:root"
 INSTALLATION = "multigpu-install-"
 """How the names of the transient units begin that install a runtime."""
+HOST_UNITS: tuple[str, ...] = ("multigpu-exporter.service", "multigpu-kernel-log.service")
+"""Units of ours that belong to the host and not to a service: other deploys make them."""
 DIRECTORIES = {PREFIX: OWNER, CONFIG_DIRECTORY: OWNER, HOME: OWNER, MODELS: f"{USER}:{USER}"}
 """Directories that must be there, with their owners; the owner of MODELS shows the account."""
 
@@ -163,16 +165,6 @@ def restart_reason(machine: Host, unit: RenderedUnit) -> str | None:
     return None
 
 
-def restarted_together(machine: Host, units: Iterable[RenderedUnit]) -> tuple[RenderedUnit, ...]:
-    """Units of several services that all stop before any starts: they may have swapped cards.
-
-    Empty when one service restarts: its replicas do so one after the other, and the others answer
-    meanwhile.
-    """
-    restarting = tuple(unit for unit in units if restart_reason(machine, unit) is not None)
-    return restarting if len({unit.wish for unit in restarting}) > 1 else ()
-
-
 def _older(state: UnitState, credential: ManagedFile | None) -> bool:
     """A process that started before its secret was installed has the one before it."""
     if credential is None or credential.modified_at is None or state.started_at is None:
@@ -225,20 +217,25 @@ def needs_reload(machine: Host, units: Iterable[Unit]) -> bool:
 
 
 def obsolete_units(machine: Host, units: Iterable[Unit]) -> tuple[str, ...]:
-    """Units of ours on the host that no planned service has any more.
+    """Units of ours on the host that no planned service has any more, without those of the host.
 
     Ours is what begins with our mark or runs a process with a revision: a unit that an operator
     named multigpu-* stays. The transient units of runtime installations are no services; drop-ins
     and leftovers beside the unit files are no units.
     """
     wanted = {unit.name for unit in units}
+    return tuple(sorted(our_units(machine) - wanted - {*HOST_UNITS}))
+
+
+def our_units(machine: Host) -> set[str]:
+    """Every unit of ours on the host, by its file or its process."""
     on_disk = {name for file in machine.files if (name := _unit_on_disk(file)) is not None}
     running = {
         unit.name
         for unit in machine.units
         if unit.revision is not None and not unit.name.startswith(INSTALLATION)
     }
-    return tuple(sorted((on_disk | running) - wanted))
+    return on_disk | running
 
 
 def _unit_on_disk(file: ManagedFile) -> str | None:

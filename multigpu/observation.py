@@ -22,6 +22,9 @@ MAX_TOKENS = 64
 COMMANDS_S = 30
 """For what is asked of systemd, /proc and the journal about one unit."""
 
+FIRST_WORDS_S = 60
+"""Within it every engine has said something; one that begins later has lost its begin."""
+
 
 @dataclass(frozen=True)
 class LoadSeen:
@@ -56,7 +59,11 @@ class CardSeen:
 
 @dataclass(frozen=True)
 class UnitSeen:
-    """One unit: its state, the engine's command line and chosen environment, its log lines."""
+    """One unit: its state, the engine's command line and chosen environment, its log lines.
+
+    `log_begins_s` is how long after the start of the process the journal's first line of it is, in
+    seconds; None when the journal has no line of it.
+    """
 
     unit: str
     active_state: str | None
@@ -65,6 +72,12 @@ class UnitSeen:
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     log: tuple[str, ...]
+    log_begins_s: float | None = None
+
+    @property
+    def says_its_start(self) -> bool:
+        """True where the journal still has what the engine said while it loaded."""
+        return self.log_begins_s is not None and self.log_begins_s < FIRST_WORDS_S
 
 
 @dataclass(frozen=True)

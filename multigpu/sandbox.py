@@ -59,6 +59,7 @@ class Sandbox:
     home_is_read: bool = False
     capabilities: tuple[str, ...] = ()
     loads_modules: bool = False
+    reads_kernel_log: bool = False
     system_calls: tuple[str, ...] = ()
     system_calls_why: str = ""
 

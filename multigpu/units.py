@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from multigpu import credentials, sandbox
+from multigpu import credentials, sandbox, supervision
 from multigpu.listening import DRAIN_S, beside, wanted
 from multigpu.plan import Credential, Plan, Service, Setting, Wish
 from multigpu.unit_text import digest, environment
@@ -24,7 +24,8 @@ MARK = "# Rendered by multigpu "
 """How our files begin. A multigpu-*.service without it is somebody else's."""
 UNIT_TEMPLATE, ENVIRONMENT_TEMPLATE = "multigpu.service.j2", "multigpu.env.j2"
 HARDENING_TEMPLATE = "hardening.j2"
-STOP_S = 40
+GAVE_UP = "multigpu-gave-up@.service"
+"""What OnFailure= starts, once, when a service is not started again."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ def render(
         "state": f"multigpu/{plan.wish.name}",
         "argv": supervised(service, host_program, plan),
         "start_s": plan.wish.start_s,
-        "stop_s": STOP_S + (DRAIN_S if wanted(plan) else 0),
+        "stop_s": supervision.STOP_S + (DRAIN_S if wanted(plan) else 0),
+        "clocks": supervision,
+        "ended": ("/usr/bin/python3", host_program, "ended", "--service", service.name),
         "settings": settings,
         "sandbox": sandbox.of_engine(plan, service, settings),
     }
@@ -162,6 +165,7 @@ def supervised(service: Service, host_program: str, plan: Plan) -> tuple[str, ..
     gate = ("--health", health, "--start-s", str(wish.start_s), "--exclusive")
     return (
         *("/usr/bin/python3", host_program, "supervise", *gate),
+        *supervision.words(plan, service),
         *(_balanced(service) if wanted(plan) else ()),
         *(word for c in service.credentials for word in _handed(c)),
         *("--", *service.argv),

@@ -36,7 +36,11 @@ def check_unit(plan: Plan, unit: RenderedUnit, seen: UnitSeen | None) -> Iterato
     yield running
     if running.ok and seen is not None:
         yield check_command_line(unit, seen)
-        yield from runtime(plan.chosen.runtime).signs(plan, seen.log)
+        if seen.says_its_start:
+            yield from runtime(plan.chosen.runtime).signs(plan, seen.log)
+        else:
+            found = "the journal does not hold the start of this process any more"
+            yield Check("log", True, found, "what the engine said while it loaded", "")
 
 
 def check_running(unit: RenderedUnit, seen: UnitSeen | None) -> Check:

@@ -16,9 +16,11 @@ from multigpu.plan import Objective, Strategy, Wish
 from multigpu.runtimes import RUNTIMES
 from multigpu.wish_values import Balance, Endpoint
 
-SERVICE_NAME = re.compile(r"(?!install-|fetch-|endpoint-|devices$)[a-z0-9][a-z0-9-]*")
+OURS = ("devices", "exporter", "kernel-log", "react", "recover", "transaction")
+"""multigpu-devices.service and so on are units of the host."""
+SERVICE_NAME = re.compile(rf"(?!install-|fetch-|endpoint-|(?:{'|'.join(OURS)})$)[a-z0-9][a-z0-9-]*")
 """multigpu-install-* install runtimes, multigpu-fetch-* fetch models, multigpu-endpoint-* are
-endpoints, multigpu-devices looks for the cards."""
+endpoints."""
 REVISION = re.compile(r"[A-Za-z0-9][\w./+-]*", re.ASCII)
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -44,7 +46,7 @@ def _wish(name: object, wished: object) -> Wish:
     if not isinstance(name, str) or not SERVICE_NAME.fullmatch(name):
         raise WishError(
             f"service {name!r}: use lower-case letters, digits and dashes, and neither "
-            "install-..., fetch-..., endpoint-... nor devices, which are units of ours"
+            f"install-..., fetch-..., endpoint-... nor {', '.join(OURS)}: units of ours"
         )
     if not isinstance(wished, Mapping):
         raise WishError(f"{name}: is not a dict: write {{'model': ...}}")
@@ -292,6 +294,7 @@ READERS: dict[str, Reader] = {
     "runtime_version": _text,
     "backend": _backend,
     "start_s": _positive,
+    "stall_s": _positive,
     "endpoint": _endpoint,
     "shared_prefix_tokens": _positive,
     "switch_runtime": _truth,

@@ -66,9 +66,10 @@ class Wish:
     been in use for less than a week go over to another runtime.
 
     `api_key_file` and `hf_token_file` are paths on the controller of files that hold a secret,
-    never the secret itself. `revision` is a commit, tag or branch of a hub repository, `sha256` what a
-    downloaded GGUF must be (one hash for each shard), and with `trust_remote_code` Python files of
-    the repository are fetched and run.
+    never the secret itself. `revision` is a commit, tag or branch of a hub repository, `sha256`
+    what a downloaded GGUF must be (one hash for each shard), and with `trust_remote_code` Python
+    files of the repository are fetched and run. `stall_s` is the time without progress after which
+    an engine is restarted (None: the supervisor's own).
 
     Pins (`None` = free): runtime, strategy, gpus (NVML indices), tensor_parallel_size,
     pipeline_parallel_size, layers (per card), gpu_memory_utilization, kv_cache_dtype (the runtime's
@@ -111,6 +112,7 @@ class Wish:
     runtime_version: str | None = None
     backend: str | None = None
     start_s: int = 600
+    stall_s: int | None = None
     endpoint: Endpoint | None = None
     shared_prefix_tokens: int | None = None
     switch_runtime: bool | None = None

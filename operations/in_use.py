@@ -9,8 +9,8 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from multigpu.units import TextFile
 
-_WRITE = 'printf %s "$2" >"$1.multigpu-new" && chmod "$3" "$1.multigpu-new" && '
-_WRITE += 'mv -f "$1.multigpu-new" "$1"'
+WRITE = 'printf %s "$2" >"$1.multigpu-new" && chmod "$3" "$1.multigpu-new" && '
+WRITE += 'mv -f "$1.multigpu-new" "$1"'
 
 
 @operation()
@@ -23,6 +23,6 @@ def runtimes_in_use(
         return
     for file in records:
         words = (QuoteString(word) for word in (file.path, file.content, file.mode))
-        yield StringCommand("sh", "-c", QuoteString(_WRITE), "multigpu-record", *words)
+        yield StringCommand("sh", "-c", QuoteString(WRITE), "multigpu-record", *words)
     if unwanted:
         yield StringCommand("rm", "-f", *(QuoteString(path) for path in unwanted))

@@ -16,8 +16,8 @@ from multigpu.install.generations import Wanted
 _PRUNE = """\
 set -eu
 cd "$1"
-shift
-keep=" "
+keep=" $2 "
+shift 2
 rm -rf services.new
 mkdir services.new
 while [ "$#" -gt 0 ]; do
@@ -51,13 +51,18 @@ done
 
 
 @operation()
-def prune(*, machine: Host, wanted: Wanted) -> Generator[StringCommand, None, None]:
-    """Record what serves now and what served before; every other runtime goes."""
-    if not install.prune_needed(machine, wanted):
+def prune(
+    *, machine: Host, wanted: Wanted, stay: tuple[str, ...] = ()
+) -> Generator[StringCommand, None, None]:
+    """Record what serves now and what served before; every other runtime goes.
+
+    But not those that a generation kept on the host runs from: `stay`, names of directories.
+    """
+    if not install.prune_needed(machine, wanted, stay):
         host.noop("nothing is left over")
         return
     words: list[str] = []
     for record in install.record_of(machine, wanted):
         words += [record.service, record.current or "", record.previous or ""]
-    quoted = (QuoteString(word) for word in (install.PREFIX, *words))
+    quoted = (QuoteString(word) for word in (install.PREFIX, " ".join(stay), *words))
     yield StringCommand("sh", "-c", QuoteString(_PRUNE), "multigpu-prune", *quoted)

@@ -6,23 +6,33 @@ import traceback
 from collections.abc import Generator
 
 from pyinfra import host, logger, state
-from pyinfra.api import FunctionCommand, operation
+from pyinfra.api import FileUploadCommand, FunctionCommand, StringCommand, operation
 
 from facts.observation import Observation
 from multigpu import observation, verdict
 from multigpu.generation import Deployment
 from multigpu.observation import ServiceSeen
 from multigpu.runtimes import runtime
+from multigpu.transaction import patience_s
 from operations.common import fail
+from operations.transaction import PATIENCE_S, run
 
 SILENT = "verify: the observation gave no answer: see above, then run deploys/verify.py again"
 
 
 @operation()
 def verify(
-    *, program: str, deployments: tuple[Deployment, ...], seconds: int = observation.SECONDS
-) -> Generator[FunctionCommand, None, None]:
-    """Nothing when all checks pass; a failing command with one line a service otherwise."""
+    *,
+    program: str,
+    deployments: tuple[Deployment, ...],
+    seconds: int = observation.SECONDS,
+    trial: bool = False,
+) -> Generator[FunctionCommand | StringCommand | FileUploadCommand, None, None]:
+    """Nothing when all checks pass; a failing command with one line a service otherwise.
+
+    With `trial` the host goes back to the generation before, where it keeps one. An observation
+    that gives no answer says nothing against a generation.
+    """
     if not state.is_executing:
         host.noop("checked once the services run")
         return
@@ -46,11 +56,16 @@ def verify(
     if not seen:
         yield fail("verify: nothing is installed: run deploys/serve.py" if seen == () else SILENT)
         return
+    problems = []
     for screen, problem in _judged(deployments, seen):
         for line in screen.splitlines():
             host.log(line, log_func=logger.warning)
-        if problem is not None:
-            yield fail(problem)
+        problems += [] if problem is None else [problem]
+    if problems and trial:
+        limit_s = patience_s([unit for d in deployments for unit in d.units], PATIENCE_S)
+        yield from run(program, ("return", "; ".join(problems)), "verification", limit_s)
+    for problem in problems:
+        yield fail(problem)
     host.noop("every planned card is fed")
 
 

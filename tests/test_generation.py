@@ -103,25 +103,6 @@ def test_a_process_whose_revision_is_unknown_is_restarted() -> None:
     assert reason == f"runs revision unknown, planned is {PLANNED}"
 
 
-def another(wish: str, name: str) -> RenderedUnit:
-    service = Service(name, ("/usr/bin/engine",), (), 8001, "/health", (1,))
-    return replace(UNIT, service=service, wish=wish)
-
-
-def test_services_that_may_have_swapped_cards_restart_together_replicas_do_not() -> None:
-    old = replace(RUNNING, revision="0" * 16)
-    machine = replace(host(), units=(old, replace(old, name="multigpu-embed.service")))
-    service, replica = another("embed", "embed"), another(UNIT.wish, "embed")
-    assert generation.restarted_together(machine, [UNIT, service]) == (UNIT, service)
-    assert generation.restarted_together(machine, [UNIT, replica]) == ()
-
-
-def test_a_service_that_stays_does_not_restart_with_another() -> None:
-    stays = replace(RUNNING, name="multigpu-embed.service")
-    machine = replace(host(), units=(replace(RUNNING, revision="0" * 16), stays))
-    assert generation.restarted_together(machine, [UNIT, another("embed", "embed")]) == ()
-
-
 def test_a_unit_that_is_loading_is_waited_for() -> None:
     machine = host(replace(RUNNING, active_state="activating", sub_state="start"))
     assert generation.restart_reason(machine, UNIT) is None

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from multigpu import gave_up_unit
+from multigpu.store import texts
 from tests import hardened
 from tests.hardened import KINDS
 
@@ -106,3 +108,19 @@ def test_a_path_below_a_home_directory_is_readable_and_others_hide_homes() -> No
     made = hardened.plan(api_key_file="key")
     unit = hardened.rendered(made, "--model", "/home/me/model")
     assert "\nProtectHome=read-only\n" in hardened.text(unit)
+
+
+@needs_judge
+def test_the_unit_that_gives_up_aloud_is_hardened_too(tmp_path: Path) -> None:
+    made = gave_up_unit.render(
+        "tower",
+        host_program="/opt/multigpu/host/x.pyz",
+        templates=texts.templates(hardened.ROOT / "templates"),
+    )
+    path = tmp_path / made.name
+    path.write_text(made.files[0].content)
+    score, good = hardened.exposure(path)
+    assert good, score
+    assert "CapabilityBoundingSet=CAP_SETUID CAP_SETGID\n" in made.files[0].content
+    done = hardened.analyze("verify", "--recursive-errors=no", str(path))
+    assert done.stderr == ""

@@ -16,12 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
+from multigpu import supervision, units
 from multigpu import unit_text as quoting
-from multigpu import units
+from multigpu.host import supervise_options
+from multigpu.host.judging import Times
+from multigpu.host.watching import Names
 from multigpu.plan import Credential, Plan, Service, Setting
+from multigpu.progress import Progress
 from multigpu.store import texts
 from multigpu.units import ENVIRONMENT_TEMPLATE, MARK, UNIT_TEMPLATE, RenderedUnit
-from tests.plans import LAYER_SPLIT, SETTING, plan
+from multigpu.wish_values import Endpoint
+from tests.plans import LAYER_SPLIT, SETTING, UUIDS, plan
 
 DIRECTORY = Path(__file__).parent.parent / "templates"
 TEMPLATES = texts.templates(DIRECTORY)
@@ -203,8 +208,44 @@ def test_the_supervisor_gets_the_health_url_and_the_time_to_start() -> None:
     argv = exec_start(render(wished=plan(start_s=900)))
     assert argv[:3] == ["/usr/bin/python3", "/opt/multigpu/host/multigpu-host.pyz", "supervise"]
     assert argv[3:7] == ["--health", "http://127.0.0.1:8000/health", "--start-s", "900"]
-    assert argv[7:9] == ["--exclusive", "--"]
-    assert argv[9:] == list(VLLM.argv)
+    assert argv[7] == "--exclusive"
+    assert argv[argv.index("--") + 1 :] == list(VLLM.argv)
+
+
+def test_the_supervisor_gets_what_moves_in_the_engine_and_the_cards_it_will_fill() -> None:
+    progress = Progress("/metrics", ("running", "waiting"), ("tokens_total",))
+    options = supervise_options.parser().parse_args(
+        exec_start(render(replace(VLLM, progress=progress), plan(stall_s=400)))[3:]
+    )
+    assert supervise_options.names(options) == Names(
+        "/metrics", ("running", "waiting"), ("tokens_total",)
+    )
+    assert (options.service, options.wish, options.runtime) == ("chat", "chat", "vllm")
+    assert supervise_options.cards(options) == dict.fromkeys(UUIDS, 19700)
+    assert supervise_options.times(options) == Times(stall_s=400)
+
+
+def test_an_engine_that_publishes_nothing_gets_no_names_and_the_usual_clocks() -> None:
+    options = supervise_options.parser().parse_args(exec_start(render())[3:])
+    assert not supervise_options.names(options).known
+    assert supervise_options.times(options) == Times()
+
+
+def test_a_stop_takes_what_requests_get_and_twenty_seconds() -> None:
+    assert "TimeoutStopSec=20" in logical_lines(unit_text(render()))
+    two = render(wished=plan(endpoint=Endpoint()))
+    argv = exec_start(two)
+    assert f"TimeoutStopSec={int(argv[argv.index('--drain-s') + 1]) + 20}" in logical_lines(
+        unit_text(two)
+    )
+    assert supervise_options.parser().parse_args(argv[3:]).kill_s == supervision.KILL_S
+
+
+def test_a_fence_of_the_host_or_of_the_service_keeps_it_down() -> None:
+    lines = logical_lines(unit_text(render()))
+    assert "ConditionPathExists=!/var/lib/multigpu/fenced" in lines
+    assert "ConditionPathExists=!/var/lib/multigpu/chat/fenced" in lines
+    assert "OnFailure=multigpu-gave-up@%n.service" in lines
 
 
 @pytest.mark.parametrize(

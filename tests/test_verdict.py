@@ -53,6 +53,7 @@ def running(chosen: Candidate, **more: Any) -> UnitSeen:
         rendered.service.argv,
         {"MULTIGPU_REVISION": REVISION},
         LOGS[chosen.runtime],
+        log_begins_s=0.4,
     )
     return replace(good, **more)
 
@@ -368,6 +369,14 @@ verify chat on tower: 3 of 7 checks failed
 def shown(wished: Plan, *cards: CardSeen, **more: Any) -> str:
     seen = see(wished, *cards, **more)
     return verdict.screen(wished, seen, verdict.judge(wished, (unit(wished.chosen),), seen))
+
+
+@pytest.mark.parametrize("begins_s", [None, 3600.0])
+def test_a_journal_that_lost_the_start_of_the_process_is_no_failure(begins_s: float | None) -> None:
+    checks = judge(plan(LAYER_SPLIT), log=(), log_begins_s=begins_s)
+    assert "offloaded" in {check.name for check in judge(plan(LAYER_SPLIT), log=())}
+    (said,) = [check for check in checks if check.name == "log"]
+    assert said.ok and "any more" in said.found
 
 
 def test_the_screen_of_a_good_service() -> None:

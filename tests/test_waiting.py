@@ -1,4 +1,4 @@
-"""The shell scripts that wait on a host for systemd, run against stand-ins for its programs."""
+"""What waits on a host for systemd, against stand-ins for its programs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("pyinfra")
+from multigpu.host import transaction_units as units
+from multigpu.host.transaction_store import Failed
 from operations.runtime import _START as _INSTALL
-from operations.units import _START
 
 # The first line of `scenes` holds what systemctl shows; each sleep brings the next line up.
 PROGRAMS = {
@@ -68,42 +69,121 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def scene(state: str, status: str = "", invocation: str = "2", restarts: int = 0) -> str:
-    return f"ActiveState={state} StatusText={status} InvocationID={invocation} NRestarts={restarts}"
+def scene(state: str, status: str = "", invocation: str = "2", restarts: int = 0) -> Scene:
+    return {
+        "ActiveState": state,
+        "StatusText": status,
+        "InvocationID": invocation,
+        "NRestarts": str(restarts),
+    }
 
 
-START = ("multigpu-chat.service", "restart", "20")
+Scene = dict[str, str]
+UNIT = {"name": "multigpu-chat.service", "start_s": 1}
 SERVES_STILL = scene("active", "serving", invocation="1")
 
 
-def test_the_process_that_is_about_to_be_replaced_does_not_count_as_started(bench: Bench) -> None:
-    scenes = [SERVES_STILL, scene("activating", "loading"), scene("active", "serving")]
-    assert bench.run(_START, *START, scenes=scenes) == (0, "")
-    assert bench.waited
+class Play:
+    """systemd shows one scene after the other, the last one for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.scenes: list[Scene] = []
+        self.calls: list[str] = []
+        monkeypatch.setattr(units, "show", lambda *_: self.scenes[0])
+        monkeypatch.setattr(units, "systemctl", self.systemctl)
+        monkeypatch.setattr(units, "journal", lambda *_: ["the last words"])
+        monkeypatch.setattr(units.time, "sleep", self.sleep)
+        monkeypatch.setattr(units, "DRAIN_S", -11)
+
+    def systemctl(self, *words: str) -> int:
+        self.calls.append(" ".join(words))
+        return 0
+
+    def sleep(self, _: float) -> None:
+        self.scenes = self.scenes[1:] or self.scenes
 
 
-def test_a_failure_of_the_process_before_does_not_count(bench: Bench) -> None:
-    scenes = [scene("failed", invocation="1", restarts=5), scene("active", "serving")]
-    assert bench.run(_START, *START, scenes=scenes) == (0, "")
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+    return Play(monkeypatch)
+
+
+def said(_: str) -> None:
+    """Nobody looks."""
+
+
+def test_the_process_that_is_about_to_be_replaced_does_not_count_as_started(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "DRAIN_S", 100)
+    play.scenes = [SERVES_STILL, scene("activating", "loading"), scene("active", "serving")]
+    units.restart(UNIT, said)
+    assert play.scenes == [scene("active", "serving")]
+
+
+def test_a_failure_of_the_process_before_does_not_count(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "DRAIN_S", 100)
+    play.scenes = [scene("failed", invocation="1", restarts=5), scene("active", "serving")]
+    units.restart(UNIT, said)
 
 
 @pytest.mark.parametrize("end", [scene("failed"), scene("activating", restarts=2)])
-def test_an_engine_that_cannot_start_fails_with_its_last_words(bench: Bench, end: str) -> None:
-    status, said = bench.run(_START, *START, scenes=[SERVES_STILL, end])
-    assert status == 1
-    assert "did not become ready" in said and "the last words" in said
+def test_an_engine_that_cannot_start_fails_with_its_last_words(
+    play: Play, monkeypatch: pytest.MonkeyPatch, end: Scene
+) -> None:
+    monkeypatch.setattr(units, "DRAIN_S", 100)
+    play.scenes = [SERVES_STILL, end]
+    with pytest.raises(Failed, match=r"did not become ready: .*; its last words: the last words"):
+        units.restart(UNIT, said)
 
 
-def test_a_unit_that_never_starts_is_given_up(bench: Bench) -> None:
-    status, said = bench.run(_START, *START, scenes=[scene("inactive", invocation="1")])
-    assert (status, "inactive" in said) == (1, True)
+def test_a_unit_that_never_starts_is_given_up(play: Play) -> None:
+    play.scenes = [scene("inactive", invocation="1")]
+    with pytest.raises(Failed, match="inactive"):
+        units.restart(UNIT, said)
 
 
-def test_waiting_restarts_nothing(bench: Bench) -> None:
-    scenes = [scene("activating", "loading"), scene("active", "serving")]
-    wait = ("multigpu-chat.service", "wait", "20")
-    assert bench.run(_START, *wait, scenes=scenes) == (0, "")
-    assert "restart" not in bench.calls
+def test_a_unit_behind_a_fence_is_given_up_at_once(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "DRAIN_S", 1000)
+    play.scenes = [{**scene("inactive", invocation="1"), "ConditionResult": "no", "Job": "0"}]
+    with pytest.raises(Failed, match="a fence"):
+        units.restart(UNIT, said)
+
+
+def test_waiting_restarts_nothing(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "DRAIN_S", 100)
+    play.scenes = [scene("activating", "loading"), scene("active", "serving")]
+    units.wait(UNIT, said)
+    assert play.calls == []
+
+
+def process(wish: str, name: str, gpus: list[int], port: int = 8000) -> dict[str, object]:
+    return {"name": name, "wish": wish, "gpus": gpus, "port": port}
+
+
+def test_services_that_may_have_swapped_cards_restart_together_replicas_do_not() -> None:
+    first, second = process("chat", "a", [0]), process("chat", "b", [1], 8001)
+    other = process("embed", "c", [2], 8002)
+    assert units.together([first, other], [first, other])
+    assert not units.together([first, second], [first, second])
+    assert not units.together([first], [first, second, other])
+
+
+def test_replicas_of_which_one_takes_the_card_of_another_restart_together() -> None:
+    old = [process("chat", "a", [0]), process("chat", "b", [1], 8001)]
+    new = [process("chat", "a", [0, 1]), process("chat", "b", [2, 3], 8001)]
+    assert units.together(new, old)
+
+
+def test_ports_count_where_the_order_is_not_chosen() -> None:
+    old = [process("chat", "a", [0], 8001), process("chat", "b", [1], 8002)]
+    new = [process("chat", "a", [0], 8000), process("chat", "b", [1], 8001)]
+    assert not units.together(new, old)
+    assert units.together(new, old, ports=True)
 
 
 Install = tuple[str, ...]

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from multigpu.host import devices, exporter, fetch, install, kernel_log, observe, react, supervisor, unfence
+from multigpu.host import (
+    devices,
+    exporter,
+    fetch,
+    gave_up,
+    install,
+    kernel_log,
+    observe,
+    react,
+    supervisor,
+    transaction,
+    unfence,
+)
 
 COMMANDS = {
     "supervise": supervisor.main,
@@ -12,6 +24,9 @@ COMMANDS = {
     "fetch": fetch.main,
     "install": install.main,
     "devices": devices.main,
+    "ended": gave_up.ended,
+    "gave-up": gave_up.gave_up,
+    "transact": transaction.main,
     "react": react.main,
     "unfence": unfence.main,
     "exporter": exporter.main,

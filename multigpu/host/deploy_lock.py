@@ -58,11 +58,11 @@ def keep_alive(pid: int) -> None:
     sshd sets SO_KEEPALIVE, the kernel asks after two hours. Best effort: pidfd_getfd(2) is of
     Linux 5.6.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, ValueError):
         libc = ctypes.CDLL(None, use_errno=True)
         handle = libc.syscall(PIDFD_OPEN, pid, 0)
         for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 if os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:"):
                     patient(libc.syscall(PIDFD_GETFD, handle, int(name), 0))
 

@@ -157,7 +157,7 @@ NUMBERS: Dict[str, Callable[[Dict[str, Any]], Any]] = {
     "requests_waiting": lambda state: state.get("waiting"),
     "kv_usage_ratio": lambda state: state.get("kv_usage"),
     "load_seconds": lambda state: state.get("load_s"),
-    "backoff_count": lambda state: _part(state, "backoff").get("n"),
+    "failed_starts": lambda state: _part(state, "backoff").get("n"),
     "backoff_until_timestamp_seconds": lambda state: _part(state, "backoff").get("until"),
 }
 

@@ -230,7 +230,7 @@ SERVICE_METRICS = (
     _service("requests_waiting", GAUGE, "Requests in the queue.", _STATE + "waiting"),
     _service("kv_usage_ratio", GAUGE, "Share of the KV cache in use.", _STATE + "kv_usage"),
     _service("load_seconds", GAUGE, "Start to ready, the last time.", _STATE + "load_s"),
-    _service("backoff_count", GAUGE, "Starts in a row that failed.", _STATE + "backoff.n"),
+    _service("failed_starts", GAUGE, "Starts in a row that failed.", _STATE + "backoff.n"),
     _service("backoff_until_timestamp_seconds", GAUGE, "Next start.", _STATE + "backoff.until"),
     _service("fenced", GAUGE, "1 if a person must remove its fence.", "<wish>/fenced"),
     Metric(

@@ -7,13 +7,15 @@ import time
 from dataclasses import asdict, replace
 from typing import Any, Dict, Optional
 
-from multigpu.host import evidence, fence, records, state, verdicts
+from multigpu.host import evidence, fence, records, requests, state, verdicts
 from multigpu.host.notify import notify, say
 from multigpu.host.state import LastVerdict
 
 REWRITTEN_S = 5.0
 """So old the file gets at most while the supervisor lives."""
 CRITICAL, ERROR = 2, 3
+ASKED = {verdicts.RESET_REQUIRED: requests.GPU_RESET, verdicts.GPU_LOST: requests.REBOOT}
+"""What root's unit is asked for, where there is one: a lost card comes back with a reboot only."""
 
 
 class Keeper:
@@ -80,10 +82,20 @@ class Keeper:
         why = records.fence_reason(self.state, now, fence.reactions())
         if why is not None:
             self.fence(reason, f"{why}: {text}")
+        elif reason in ASKED and fence.reactions():
+            self.ask(reason, text, evidence_path)
         self.write()
         notify(f"STATUS={text}")
         say(text, ERROR)
         return status
+
+    def ask(self, reason: str, text: str, evidence_path: Optional[str]) -> None:
+        """Leave a request for root's unit, which looks for itself and may refuse."""
+        if self.directory is None:
+            return
+        what = ASKED[reason]
+        failed = requests.ask(self.directory, what, (), reason, text=text, evidence=evidence_path)
+        say(failed or f"{self.state.service} asks for {what}: {text}", ERROR)
 
     def fence(self, reason: str, text: str) -> None:
         """No start until a person removes the mark."""

@@ -27,6 +27,8 @@ from multigpu.host.kernel_words import Event, event
 
 SCHEMA = 1
 SOURCE, OUTPUT = "/dev/kmsg", "/run/multigpu/xid.json"
+SOURCE_VARIABLE = "MULTIGPU_KERNEL_LOG"
+"""Another source than the kernel, for hosts whose cards are simulated."""
 BEAT_S = 30.0
 PAUSE_S = 0.5
 TOGETHER_S = 0.2
@@ -150,7 +152,7 @@ def write(path: str, document: Dict[str, Any]) -> None:
 
 
 class Log:
-    """The kernel's log, or what stands for it: a FIFO (systemd-nspawn's /dev/kmsg) or a file."""
+    """The kernel's log, or what stands for it: a FIFO or a file."""
 
     def __init__(self, path: str) -> None:
         # A FIFO is opened for writing too: with no writer a read would say "end" all the time.
@@ -214,17 +216,22 @@ def _before(path: str) -> Optional[Dict[str, Any]]:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Follow until killed; 1 when the log cannot be read, which the file then says."""
+    """Follow until killed; a log that cannot be read is tried again, and the file says so."""
     parser = argparse.ArgumentParser(prog="multigpu kernel-log", description=__doc__)
-    parser.add_argument("--source", default=SOURCE)
+    parser.add_argument("--source", default=os.environ.get(SOURCE_VARIABLE, SOURCE))
     parser.add_argument("--output", default=OUTPUT)
     parser.add_argument("--beat-s", type=float, default=BEAT_S)
     options = parser.parse_args(arguments)
     counts = Counts(_before(options.output))
-    try:
-        follow(Log(options.source), counts, options.output, options.beat_s)
-    except OSError as error:
-        counts.error = f"{options.source}: {error.strerror}"
-        print(f"multigpu: {counts.error}", file=sys.stderr, flush=True)
-        _try_to_write(options.output, counts)
-    return 1
+    while True:
+        try:
+            log = Log(options.source)
+            counts.error = None
+            follow(log, counts, options.output, options.beat_s)
+        except OSError as error:
+            said = f"{options.source}: {error.strerror}"
+            if counts.error is None:
+                print(f"multigpu: {said}", file=sys.stderr, flush=True)
+            counts.error = said
+            _try_to_write(options.output, counts)
+        time.sleep(options.beat_s)

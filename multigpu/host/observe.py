@@ -22,7 +22,15 @@ from multigpu.host.nvml import Sampler
 
 SCHEMA = 1
 END = "multigpu-observation-end"
-PROPERTIES = ("ActiveState", "SubState", "Result", "NRestarts", "MainPID", "InvocationID")
+PROPERTIES = (
+    "ActiveState",
+    "SubState",
+    "Result",
+    "NRestarts",
+    "MainPID",
+    "InvocationID",
+    "ExecMainStartTimestampMonotonic",
+)
 LOG_LINES = 20000
 COMMAND_TIMEOUT_S = 10.0
 
@@ -97,6 +105,20 @@ def journal(unit: str, invocation: str, patterns: list[str]) -> list[str]:
     return [line[:500] for line in lines if any(p.search(line) for p in wanted)]
 
 
+def log_begins_s(unit: str, state: Dict[str, str]) -> Optional[float]:
+    """Seconds from the start of the process to the first line that the journal still has of it.
+
+    None when it has none: what an engine says while it loads is dropped when the journal rotates.
+    """
+    which = ["-u", unit, f"_SYSTEMD_INVOCATION_ID={state.get('InvocationID', '')}"]
+    lines = first_lines(["journalctl", "-q", "-o", "short-monotonic", "--no-pager", *which], 1)
+    first = re.match(r"\[ *([\d.]+)\]", lines[0]) if lines else None
+    started_us = state.get("ExecMainStartTimestampMonotonic", "")
+    if first is None or not started_us.isdigit():
+        return None
+    return float(first[1]) - int(started_us) / 1e6
+
+
 def observe_unit(unit: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
     """What one unit is and what its engine says of itself."""
     state = unit_state(unit["unit"])
@@ -111,6 +133,7 @@ def observe_unit(unit: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
         "argv": strings(read(f"/proc/{pid}/cmdline")) if pid else [],
         "environment": environment(pid, names) if pid else {},
         "log": journal(unit["unit"], state.get("InvocationID", ""), spec["log_patterns"]),
+        "log_begins_s": log_begins_s(unit["unit"], state),
     }
 
 

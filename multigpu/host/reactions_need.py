@@ -135,7 +135,7 @@ def log_needs(
         for event in seen:
             if pci is not None and event.pci == pci.lower()[-12:] and event.uptime_s > since:
                 need = _logged(gpu, event)
-                if need is not None and found.get(gpu, need).what != REBOOT:
+                if need is not None and (gpu not in found or need.what == REBOOT):
                     found[gpu] = need
     return found
 

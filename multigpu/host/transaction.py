@@ -91,7 +91,9 @@ class Transaction:
         state["generations"][str(number)]["previous"] = before
         self.begin(state, number, back, "swap and start", others)
         try:
-            generation.bring(self.store, number, wanted, self.manifests(others), self.say)
+            generation.bring(
+                self.store, number, wanted, self.manifests(others), self.say, bool(unfinished)
+            )
         except (Failed, OSError) as error:
             self.go_back(str(error))
         state = self.store.state()

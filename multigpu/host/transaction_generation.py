@@ -16,13 +16,21 @@ UNITS = "/etc/systemd/system/"
 SERVES_AGAIN = "the previous generation serves again"
 
 
-def bring(store: Store, number: int, wanted: Manifest, others: List[Manifest], say: Say) -> None:
+def bring(
+    store: Store,
+    number: int,
+    wanted: Manifest,
+    others: List[Manifest],
+    say: Say,
+    reload: bool = False,
+) -> None:
     """All of a generation: its files, and none of `others`; its processes, ready and checked.
 
-    Raises Failed, with everything as far as it came.
+    `reload` where an earlier attempt may have ended before systemd read what it wrote. Raises
+    Failed, with everything as far as it came.
     """
     told = wanted.get("told") or {}
-    swap(store, number, wanted, others)
+    swap(store, number, wanted, others, reload)
     units.enable(wanted["enable"])
     wishes = [u for u in wanted["units"] if u["name"] in (told.get("restart") or ())]
     starting = [u for u in wanted["units"] if u in wishes or not units.carries(u)]
@@ -50,7 +58,7 @@ def start_together(starting: List[Unit], say: Say) -> None:
         units.wait(unit, say)
 
 
-def swap(store: Store, number: int, wanted: Manifest, others: List[Manifest]) -> None:
+def swap(store: Store, number: int, wanted: Manifest, others: List[Manifest], reload: bool) -> None:
     """Files of the generation in place, files of the others gone, systemd has read them.
 
     Units that are gone stop first: they may hold cards that are needed. Environment files come
@@ -67,7 +75,7 @@ def swap(store: Store, number: int, wanted: Manifest, others: List[Manifest]) ->
         store.put(number, file)
     for path in gone:
         remove(store.at(path))
-    if changed or gone or told_to_reload(wanted):
+    if reload or changed or gone or told_to_reload(wanted):
         units.systemctl("daemon-reload")
     if names:
         units.systemctl("reset-failed", *names)
@@ -133,5 +141,5 @@ def put_back(
 
 def swap_back(store: Store, number: int, old: Manifest, others: List[Manifest]) -> None:
     """As `swap`; what was true of the host when this generation came is not told again."""
-    swap(store, number, {**old, "told": None}, others)
+    swap(store, number, {**old, "told": None}, others, reload=True)
     units.enable(old["enable"])

@@ -19,6 +19,7 @@ DRAIN_S = 120
 LOOK_S = 0.5
 LINE_EVERY_S = 20.0
 SYSTEMCTL_S = 300
+LAST_LINES = 8
 RESTARTS = 2
 """So often a new process may end before it is given up."""
 WAIT_PROPERTIES = (
@@ -160,7 +161,7 @@ def last_words(name: str, seen: Dict[str, str]) -> str:
     said: List[str] = []
     if seen.get("AssertResult") == "no":
         said += journal("multigpu-devices", 5)
-    said += journal(name, 20)
+    said += journal(name, LAST_LINES)
     if seen.get("ConditionResult") == "no":
         said.append("a condition of its unit does not hold (a fence?): see systemctl status")
     return " | ".join(said) or "it said nothing"

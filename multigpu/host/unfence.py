@@ -1,8 +1,8 @@
 """Takes fences away after saying why they are there; not while the reason still stands.
 
-    multigpu-host.pyz unfence [--dry] host chat=GPU-a,GPU-b ...
+    multigpu-host.pyz unfence [--dry] host=GPU-a,GPU-b chat=GPU-a,GPU-b ...
 
-`host` is the host's fence, `SERVICE=CARD,...` that of a service with the cards of its plan. A
+`host` is the host's fence, with all planned cards, others those of services with theirs. A
 reason stands while NVML says that a card is lost or needs a reset or a reboot, or nvidia-smi does
 not list it; the kernel log tells what was, not what is.
 """
@@ -45,7 +45,7 @@ def standing(cards: List[str]) -> List[str]:
 
 
 def unfence(home: str, name: str, cards: List[str], dry: bool) -> bool:
-    """One fence; False when it stays. The host's is judged by the cards of all services."""
+    """One fence; False when it stays."""
     service = None if name == HOST else name
     content = reactions_files.read_fence(home, service)
     if content is None:
@@ -71,10 +71,8 @@ def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(prog="multigpu unfence", description=__doc__)
     parser.add_argument("--home", default=HOME)
     parser.add_argument("--dry", action="store_true", help="say, and leave everything")
-    parser.add_argument("fences", nargs="+", metavar="host | SERVICE=CARD,...")
+    parser.add_argument("fences", nargs="+", metavar="host=CARD,... | SERVICE=CARD,...")
     options = parser.parse_args(arguments)
-    services = devices.services_of(options.fences)
-    every = list(dict.fromkeys(card for cards in services.values() for card in cards))
-    cards = {name: every if name == HOST else own for name, own in services.items()}
+    cards = devices.services_of(options.fences)
     gone = [unfence(options.home, name, own, options.dry) for name, own in cards.items()]
     return 0 if all(gone) else 1

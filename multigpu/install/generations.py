@@ -52,12 +52,20 @@ def _installing(machine: Host, name: str) -> bool:
     return unit is not None and unit.active_state in ("active", "activating")
 
 
-def prune_needed(machine: Host, wanted: Wanted) -> bool:
-    """True when this run installs something, or the host's records or directories are others."""
+def prune_needed(machine: Host, wanted: Wanted, stay: Iterable[str] = ()) -> bool:
+    """True when this run installs something, or the host's records or directories are others.
+
+    `stay` are directories that something else needs.
+    """
     records = record_of(machine, wanted)
     installs = any(r.stamp and machine.file(r.stamp) is None for r in wanted.values())
     differ = set(records) != set(machine.generations)
-    return installs or differ or bool(obsolete(machine, keep(records))) or _leftovers(machine)
+    return (
+        installs
+        or differ
+        or bool(obsolete(machine, (*keep(records), *stay)))
+        or _leftovers(machine)
+    )
 
 
 def _leftovers(machine: Host) -> bool:

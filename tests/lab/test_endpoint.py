@@ -130,7 +130,7 @@ def test_another_balance_is_reloaded_without_cutting_a_stream(replicas: Lab) -> 
     replicas.run(HOST, f"nohup sh -c '{load}' >/dev/null 2>&1")
     run = chat(replicas, endpoint={"balance": "prefix_hash"})
     assert run.status == 0, run.said
-    assert {name for name, _ in run.changed} == {"Unit and environment files", "Endpoints"}
+    assert {name for name, _ in run.changed} == {"Services", "Generation verified"}
     while replicas.run(HOST, "pgrep -f clients.py", False).stdout:
         time.sleep(0.5)
     seen = json.loads(replicas.run(HOST, "cat /tmp/seen.json").stdout)

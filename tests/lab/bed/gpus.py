@@ -32,7 +32,11 @@ PROGRAMS = {
     "note-idle": HOME / "bin/note-idle",
     "attach-pci": HOME / "bin/attach-pci",
     "vllm": HOME / "bin/vllm",
+    "faulty-vllm": HOME / "faulty/vllm",
+    "faulty-sglang": HOME / "faulty/sglang",
 }
+# The simulated engine behind the faulty ones.
+ENGINE = CHECKOUT / "tests" / "engine"
 # What nvidia-smi is made of, below one directory: the generator that the tests' machines come from.
 PYTHON = HOME / "python"
 MODULES = (
@@ -44,9 +48,13 @@ MODULES = (
 )
 GATHERING = "simulated_host.py"
 SERVICES = ("simulated-gpu@.service", "simulated-pci.service")
+# What stands for the kernel's log: a guest has no /dev/kmsg. Whatever is written there, was said.
+KERNEL_LOG = "/run/simulated-gpu/kmsg"
 # The simulated vLLM notes itself there, which the hardened units would not let it.
 DROP_IN = Path("multigpu-.service.d/simulated-gpu.conf")
-NOTES_ALLOWED = "[Service]\nReadWritePaths=-/run/simulated-gpu\n"
+NOTES_ALLOWED = (
+    f"[Service]\nReadWritePaths=-/run/simulated-gpu\nEnvironment=MULTIGPU_KERNEL_LOG={KERNEL_LOG}\n"
+)
 
 
 def library_path() -> Path:
@@ -100,6 +108,8 @@ def programs(settings: Settings, target: Path) -> None:
     for name in MODULES:
         place(CHECKOUT / name, target / PYTHON / name)
     place(GUEST / GATHERING, target / PYTHON / GATHERING)
+    for module in ENGINE.glob("*.py"):
+        place(module, target / HOME / "engine" / module.name)
 
 
 def place(source: Path, target: Path, mode: int = 0o644) -> None:
@@ -112,7 +122,7 @@ def equip(machine: machines.Machine, target: Path) -> None:
     """Write the files of one machine; its services start with the host."""
     place(machine.table, target / "etc/simulated-gpu/table.ini")
     pci.write(machine, target / HOME / "pci")
-    directories = ["d /run/simulated-gpu 0755 root root -"]
+    directories = ["d /run/simulated-gpu 0755 root root -", f"p {KERNEL_LOG} 0666 root root -"]
     for card in machine.cards:
         (target / f"etc/simulated-gpu/{card.index}.env").write_text(f"PORT={card.port}\n")
         enable(target, "multi-user", SERVICES[0], SERVICES[0].replace("@", f"@{card.index}"))

@@ -8,7 +8,8 @@
  *   state   $SIMULATED_GPU_STATE, else /run/simulated-gpu, one directory per card:
  *             server   "PID IDLE_KIB" of the ggml-rpc-server that plays the card's compute engine
  *             <pid>    "IDLE_KIB" of a process that uses the card by itself (simulated vLLM)
- *             fault    "lost": the card has fallen off the bus
+ *             fault    "lost": the card has fallen off the bus; "reset": it needs a reset;
+ *                      "recovery N": it answers, and field 230 (GPU recovery action) is N
  *
  * Used memory is the anonymous resident memory of those processes beyond what each held when it
  * started, so that an idle card reads 0. Utilization is their CPU time, in percent of one core.
@@ -35,7 +36,8 @@ typedef unsigned long long u64;
 
 enum result {
   SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
-  INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, ARGUMENT_VERSION_MISMATCH = 25,
+  INSUFFICIENT_SIZE = 7, DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15, RESET_REQUIRED = 16,
+  ARGUMENT_VERSION_MISMATCH = 25,
 };
 typedef enum result result;
 
@@ -164,9 +166,18 @@ static const char *state_path(int gpu, const char *name) {
   return path;
 }
 
-static int is_lost(int gpu) {
+static int has_fault(int gpu, const char *word) {
   char text[64];
-  return read_text(state_path(gpu, "fault"), text, sizeof text) && !strncmp(text, "lost", 4);
+  return read_text(state_path(gpu, "fault"), text, sizeof text) && !strncmp(text, word, strlen(word));
+}
+
+static int is_lost(int gpu) { return has_fault(gpu, "lost"); }
+
+static u32 recovery_action(int gpu) {
+  char text[64];
+  u32 action = 0;
+  if (read_text(state_path(gpu, "fault"), text, sizeof text)) sscanf(text, "recovery %u", &action);
+  return action;
 }
 
 static u64 ticks_of(u32 pid) {
@@ -338,6 +349,7 @@ API const char *nvmlErrorString(result code) {
     case INSUFFICIENT_SIZE: return "Insufficient Size";
     case DRIVER_NOT_LOADED: return "Driver Not Loaded";
     case GPU_IS_LOST: return "GPU is lost";
+    case RESET_REQUIRED: return "GPU requires reset";
     case ARGUMENT_VERSION_MISMATCH: return "Argument version mismatch";
   }
   return "Unknown Error";
@@ -383,7 +395,8 @@ static result index_of(void *device, int *out) {
   if (gpu_count < 0) return UNINITIALIZED;
   if (at < 0 || at >= gpu_count) return INVALID_ARGUMENT;
   *out = (int)at;
-  return is_lost((int)at) ? GPU_IS_LOST : SUCCESS;
+  if (is_lost((int)at)) return GPU_IS_LOST;
+  return has_fault((int)at, "reset") ? RESET_REQUIRED : SUCCESS;
 }
 
 /* Every query of one card begins here: `i` is its index, `gpu` its row of the table. */
@@ -452,6 +465,27 @@ API result nvmlDeviceGetSerial(void *device, char *out, u32 size) {
   CARD(device);
   (void)out, (void)size;
   return NOT_SUPPORTED; /* GeForce cards have none */
+}
+
+/* nvmlFieldValue_t. Field 230 is the recovery action; the others are not known here. */
+struct field {
+  u32 id, scope;
+  long long timestamp, latency;
+  u32 type;
+  int status;
+  union { double d; u32 ui; unsigned long ul; u64 ull; } value;
+};
+enum { RECOVERY_ACTION = 230, VALUE_UNSIGNED_INT = 1 };
+
+API result nvmlDeviceGetFieldValues(void *device, int count, struct field *fields) {
+  CARD(device);
+  for (int n = 0; n < count; n++) {
+    int known = fields[n].id == RECOVERY_ACTION;
+    fields[n].status = known ? SUCCESS : NOT_SUPPORTED;
+    fields[n].type = VALUE_UNSIGNED_INT;
+    fields[n].value.ull = known ? recovery_action(i) : 0;
+  }
+  return SUCCESS;
 }
 
 GIVE_NUMBER(nvmlDeviceGetIndex, u32, i)
