@@ -90,6 +90,8 @@ def test_a_service_is_told_and_serve_leaves_the_watchers_alone(watched: Lab) -> 
 
 def test_remove_takes_the_watchers_away(watched: Lab) -> None:
     assert pyinfra(watched, "deploys/remove.py", "--limit", HOST).status == 0
-    left = watched.run(HOST, "ls /etc/systemd/system | grep '^multigpu-.*service$'", check=False).stdout
+    left = watched.run(
+        HOST, "ls /etc/systemd/system | grep '^multigpu-.*service$'", check=False
+    ).stdout
     assert left == ""
     assert pyinfra(watched, "deploys/remove.py", "--limit", HOST).totals["success"] == 0
