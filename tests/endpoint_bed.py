@@ -29,6 +29,8 @@ ROOT = Path(__file__).parent.parent
 HAPROXY = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
 ENGINE = ROOT / "tests" / "simulated_engine.py"
 SUPERVISE = "import sys; from multigpu.host import supervisor as s; sys.exit(s.main(sys.argv[1:]))"
+PATIENT = ("--frozen-s", "600", "--dead-s", "600")
+"""Nobody starts an engine again here: what HAProxy does about a frozen one is looked at alone."""
 WAIT_S = 20.0
 REPLICAS = Candidate(
     "llama.cpp", Strategy.REPLICAS, (0, 1), replicas=2, memory=(MEMORY, MEMORY), kv_tokens=61000
@@ -108,7 +110,7 @@ class Bed:
         tell = ("--verdict-port", str(listening.beside(port)), "--drain-s", "20", *more)
         engine = (sys.executable, str(ENGINE), str(port), *self.engine_arguments)
         return subprocess.Popen(
-            [sys.executable, "-c", SUPERVISE, *gate, *tell, "--", *engine],
+            [sys.executable, "-c", SUPERVISE, *gate, *tell, *PATIENT, "--", *engine],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stderr=subprocess.DEVNULL,
             start_new_session=True,
