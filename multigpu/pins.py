@@ -153,9 +153,7 @@ def _runtime(host: Host, model: ModelSpec, wish: Wish) -> str | None:
     if name not in GGML_RUNTIMES and model.format == "gguf":
         return f"runtime {name} cannot serve a GGUF: use llama.cpp, or a Transformers repository"
     if name in GGML_RUNTIMES and model.format != "gguf":
-        return (
-            f"runtime {name} needs a GGUF, {model.name} is in {model.format}: leave runtime out"
-        )
+        return f"runtime {name} needs a GGUF, {model.name} is in {model.format}: leave runtime out"
     return None
 
 

@@ -135,9 +135,13 @@ def test_a_killed_deploy_leaves_the_fetch_running_and_the_next_one_joins_it(web:
     assert int(after) > int(before), "the fetch goes on by itself"
     run = web.serve(wish)
     assert run.status == 0, run.said
-    assert invocation in web.lab.run(
-        HOST, f"sudo journalctl -o json --output-fields=_SYSTEMD_INVOCATION_ID -u {web.unit} -n 5"
-    ).stdout, "the second deploy began no fetch of its own"
+    assert (
+        invocation
+        in web.lab.run(
+            HOST,
+            f"sudo journalctl -o json --output-fields=_SYSTEMD_INVOCATION_ID -u {web.unit} -n 5",
+        ).stdout
+    ), "the second deploy began no fetch of its own"
     assert run.lines(" MiB/s"), "progress is shown"
     assert f"--model {web.directory}/tiny.gguf" in running(web.lab, HOST)
 
