@@ -21,9 +21,15 @@ from multigpu.units import RenderedUnit
 DO = "pyinfra INVENTORY deploys/unfence.py, once that is mended"
 
 
+def reactions_if_said() -> ReactionsSeen | None:
+    """Fences and units of this host; None when it does not say."""
+    found: ReactionsSeen | None = host.get_fact(Reactions, _timeout=TIMEOUT_S, **privilege())
+    return found
+
+
 def reactions_seen() -> ReactionsSeen:
     """Fences and units of this host. Raises MultigpuError when it does not say."""
-    found = host.get_fact(Reactions, _timeout=TIMEOUT_S, **privilege())
+    found = reactions_if_said()
     if found is None:
         raise MultigpuError("the host did not say what is fenced: see that python3 runs there")
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from pyinfra import host
 
 from deploys.common import captured, directory, guarded, machine_name, say
-from deploys.fences import fence_lines, reactions_line, reactions_seen
+from deploys.fences import fence_lines, reactions_line, reactions_if_said
 from deploys.roundup import RUN, Roundup
 from multigpu.errors import MultigpuError
 from multigpu.fleet import fleet
@@ -37,7 +37,9 @@ def survey_host() -> None:
     machine, text = found
     RUN.machines[machine_name()] = machine
     say(survey(machine))
-    say("\n".join(f"  {line}" for line in (*fence_lines(reactions_seen()), reactions_line())))
+    fenced = reactions_if_said()
+    if fenced is not None:
+        say("\n".join(f"  {line}" for line in (*fence_lines(fenced), reactions_line())))
     path = directory("captures_directory", "captures") / f"{machine_name()}.json"
     document = pseudonymised(capture.document(text, machine_name()), machine_name())
     if texts.write(path, json.dumps(document, indent=1) + "\n"):

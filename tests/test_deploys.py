@@ -314,7 +314,8 @@ def test_every_rehearsed_command_line_is_one_its_runtime_reads(rehearsed: tuple[
             for service in runtime(plan.chosen.runtime).render(plan, "/bin/engine", "/model"):
                 assert check(plan.chosen.runtime, service.argv[1:]) == (), path.name
                 unit = folder / path.stem / f"etc/systemd/system/multigpu-{service.name}.service"
-                written = re.sub(r"\\\n\s*", "", unit.read_text()).split()
+                text = unit.read_text().partition("ExecStart=")[2].partition("\nExecStopPost=")[0]
+                written = re.sub(r"\\\n\s*", "", text).split()
                 assert [word for word in service.argv if word.startswith("--")] == [
                     word for word in written[written.index("serve") :] if word.startswith("--")
                 ]
