@@ -13,7 +13,7 @@ from pathlib import Path
 from pyinfra import host
 
 from deploys.common import captured, directory, guarded, machine_name, say
-from deploys.fences import fence_lines, reactions_line, reactions_if_said
+from deploys.fences import fence_lines, reactions_if_said, reactions_line
 from deploys.roundup import RUN, Roundup
 from multigpu.errors import MultigpuError
 from multigpu.fleet import fleet
