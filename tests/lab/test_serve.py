@@ -90,7 +90,7 @@ def test_a_run_cut_short_after_writing_the_unit_restarts_on_the_next_run(served:
     assert cut.changed == [("Unit and environment files", "matched")], cut.said
     assert "--ctx-size 4096" in running(served), "the old process still runs"
     run = serve(served, "--limit", "matched", chat=wish)
-    assert run.changed == TRANSACTION, run.said
+    assert run.changed == [*TRANSACTION, ("Plans for the exporter", "matched")], run.said
     assert "--ctx-size 2048" in running(served)
     assert serve(served, "--limit", "matched", chat=wish).totals["success"] == 0
     serve(served, "--limit", "matched")
