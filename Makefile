@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAST := not fuzz and not process and not cli and not lab and not gpu and not online and not install and not parsers and not faults
 
-.PHONY: help setup demo rehearsal lab lab-down docs test test-install faults unit thorough fuzz test-parsers score lint types format locks real-gpu wheel clean
+.PHONY: help setup demo rehearsal lab lab-down docs test test-lab test-install faults unit thorough fuzz test-parsers score lint types format locks real-gpu wheel clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,7 +40,10 @@ docs: setup  ## pages that are written from the code: rules, the example of plan
 
 test: setup lint types  ## everything; the lab where it can run
 	@HYPOTHESIS_PROFILE=careful $(BIN)/python -m pytest -n 3 -m "$(FAST)"
-	@$(BIN)/python -m pytest -m "not ($(FAST)) and not install and not parsers and not faults" --durations=15
+	@$(BIN)/python -m pytest -m "not ($(FAST)) and not install and not parsers and not faults and not lab_long" --durations=15
+
+test-lab: setup  ## every test on lab hosts, also the long ones that make test leaves out
+	@$(BIN)/python -m pytest -m "lab and not install and not faults" tests/lab --durations=15
 
 test-install: setup  ## vLLM and SGLang onto bare lab hosts from the registries: gigabytes, minutes
 	@$(BIN)/python -m pytest -m install -s tests/lab/test_real_install.py

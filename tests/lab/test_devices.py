@@ -8,7 +8,7 @@ import pytest
 from bed.client import Lab
 from test_serve import serve
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 HOST = "matched"
 CHAT = "multigpu-chat"
 

@@ -30,7 +30,7 @@ from test_serve import INVENTORY, Run, serve
 from tests.stand_in_llama import make_sdist
 from tests.stand_in_packages import lock, make_wheel
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 HOST = "third"
 NAME = "vllm"
 ENGINE = "/usr/lib/simulated-gpu/bin/vllm"

@@ -19,7 +19,7 @@ from bed.client import Lab
 from bed.shell import environment
 from test_serve import INVENTORY, Run, running
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 PORT = 8700
 TOKEN = "hf_simulatedtokenofthelab"
 HOST = "third"

@@ -11,7 +11,7 @@ import pytest
 from bed.client import Lab
 from test_serve import Run, pyinfra
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 HOST = "matched"
 CHAT = "multigpu-chat"
 FAULT = "/run/simulated-gpu/0/fault"
